@@ -92,10 +92,16 @@ impl Gateway {
     /// A line for the operator; the same one not more than once in ten seconds. What somebody sent, secrets above all, is in none.
     pub fn say(&self, line: &str) {
         let mut last = lock(&self.last_said);
-        let is_repeated = last.as_ref().is_some_and(|(at, said)| said == line && at.elapsed().as_secs() < 10);
+        let is_repeated = last
+            .as_ref()
+            .is_some_and(|(at, said)| said == line && at.elapsed().as_secs() < 10);
         if !is_repeated {
             // Nobody may be there to read it.
-            let _ = writeln!(std::io::stderr(), "{} pushy-gateway: {line}", clock::iso(clock::now_us()));
+            let _ = writeln!(
+                std::io::stderr(),
+                "{} pushy-gateway: {line}",
+                clock::iso(clock::now_us())
+            );
             *last = Some((Instant::now(), line.to_owned()));
         }
     }
@@ -118,7 +124,10 @@ impl Gateway {
         let row = |(id, entry): (&u64, &Arc<SocketEntry>)| {
             let who = lock(&entry.who).clone();
             let (buffered_notices, buffered_bytes, lag_seconds) = entry.outbox.standing();
-            let channels = lock(&entry.channels).values().map(|(channel, topics)| (channel.clone(), topics.join(", "))).collect();
+            let channels = lock(&entry.channels)
+                .values()
+                .map(|(channel, topics)| (channel.clone(), topics.join(", ")))
+                .collect();
             SocketRow {
                 id: *id,
                 subject: who.as_ref().and_then(|who| who.subject.clone()),
@@ -139,15 +148,23 @@ impl Gateway {
     }
 
     /// Closes those of a subject, channel and topic, as far as these are said; how many.
-    pub fn close_sockets(&self, subject: Option<&str>, channel: Option<&str>, topic: Option<&str>) -> usize {
+    pub fn close_sockets(
+        &self,
+        subject: Option<&str>,
+        channel: Option<&str>,
+        topic: Option<&str>,
+    ) -> usize {
         if subject.is_none() && channel.is_none() {
             return 0;
         }
         let is_meant = |entry: &Arc<SocketEntry>| {
-            let own = lock(&entry.who).as_ref().and_then(|who| who.subject.clone());
+            let own = lock(&entry.who)
+                .as_ref()
+                .and_then(|who| who.subject.clone());
             let is_subject = subject.is_none_or(|subject| own.as_deref() == Some(subject));
             let reads = |(own, topics): &(String, Vec<String>)| {
-                channel.is_none_or(|channel| own == channel) && topic.is_none_or(|topic| topics.iter().any(|own| own == topic))
+                channel.is_none_or(|channel| own == channel)
+                    && topic.is_none_or(|topic| topics.iter().any(|own| own == topic))
             };
             is_subject && (channel.is_none() || lock(&entry.channels).values().any(reads))
         };
@@ -165,17 +182,27 @@ impl Gateway {
     }
 
     fn close_where(&self, is_meant: impl Fn(&Arc<SocketEntry>) -> bool, close: &Close) -> usize {
-        let meant: Vec<Arc<SocketEntry>> = lock(&self.sockets).values().filter(|entry| is_meant(entry)).cloned().collect();
-        meant.iter().for_each(|entry| entry.outbox.close(close.clone()));
+        let meant: Vec<Arc<SocketEntry>> = lock(&self.sockets)
+            .values()
+            .filter(|entry| is_meant(entry))
+            .cloned()
+            .collect();
+        meant
+            .iter()
+            .for_each(|entry| entry.outbox.close(close.clone()));
         meant.len()
     }
 
     /// Tells each socket to go and come back: not all at the same moment.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
-        let spread_ms = u64::try_from(self.settings.drain.as_millis()).unwrap_or(u64::MAX).max(1);
+        let spread_ms = u64::try_from(self.settings.drain.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
         for entry in lock(&self.sockets).values() {
-            entry.outbox.close(close::GOING_AWAY.after_ms(fastrand::u64(0..spread_ms)));
+            entry
+                .outbox
+                .close(close::GOING_AWAY.after_ms(fastrand::u64(0..spread_ms)));
         }
     }
 
@@ -188,6 +215,8 @@ impl Gateway {
         metrics.buffered_bytes.set(as_i64(self.hub.buffered()));
         metrics.ring_bytes.set(as_i64(self.hub.ring_bytes()));
         let counted = metrics.deliveries.get();
-        metrics.deliveries.inc_by(self.hub.deliveries().saturating_sub(counted));
+        metrics
+            .deliveries
+            .inc_by(self.hub.deliveries().saturating_sub(counted));
     }
 }

@@ -30,7 +30,10 @@ impl Rate {
     }
 
     pub fn full(self, now: Instant) -> Bucket {
-        Bucket { tokens: self.burst, at: now }
+        Bucket {
+            tokens: self.burst,
+            at: now,
+        }
     }
 
     fn filled(self, bucket: Bucket, now: Instant) -> f64 {
@@ -75,7 +78,9 @@ impl Rates {
                 buckets.clear();
             }
         }
-        let bucket = buckets.entry(address).or_insert_with(|| self.rate.full(now));
+        let bucket = buckets
+            .entry(address)
+            .or_insert_with(|| self.rate.full(now));
         self.rate.take(bucket, now)
     }
 }

@@ -19,12 +19,22 @@ use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::{mpsc, oneshot};
 
 fn main() -> ExitCode {
-    if std::env::args().skip(1).any(|argument| argument == "--help") {
+    if std::env::args()
+        .skip(1)
+        .any(|argument| argument == "--help")
+    {
         help();
         return ExitCode::SUCCESS;
     }
-    if std::env::args().skip(1).any(|argument| argument == "--version") {
-        let _ = writeln!(std::io::stdout(), "pushy-gateway {}", env!("CARGO_PKG_VERSION"));
+    if std::env::args()
+        .skip(1)
+        .any(|argument| argument == "--version")
+    {
+        let _ = writeln!(
+            std::io::stdout(),
+            "pushy-gateway {}",
+            env!("CARGO_PKG_VERSION")
+        );
         return ExitCode::SUCCESS;
     }
     match start() {
@@ -40,8 +50,17 @@ fn help() {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "pushy-gateway --dsn postgresql://gateway@host/app [--name value …]\n\nSettings, also as PUSHY_GATEWAY_NAME:\n");
     for (name, default, what) in TABLE {
-        let default = if default.is_empty() { String::new() } else { format!(" [{default}]") };
-        let _ = writeln!(out, "  --{}{default}\n       {}", name.replace('_', "-"), what.trim());
+        let default = if default.is_empty() {
+            String::new()
+        } else {
+            format!(" [{default}]")
+        };
+        let _ = writeln!(
+            out,
+            "  --{}{default}\n       {}",
+            name.replace('_', "-"),
+            what.trim()
+        );
     }
 }
 
@@ -51,7 +70,10 @@ fn start() -> Result<(), String> {
     if settings.threads > 0 {
         builder.worker_threads(settings.threads);
     }
-    let runtime = builder.enable_all().build().map_err(|error| error.to_string())?;
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
     let ended = runtime.block_on(run(settings));
     // Sockets that have not gone by now are not waited for.
     runtime.shutdown_background();
@@ -66,25 +88,43 @@ struct Inside {
 
 async fn source(settings: &Settings) -> Result<(Arc<dyn Source>, Option<Inside>), String> {
     if !settings.dsn.is_empty() {
-        return Ok((Arc::new(Postgres::new(&settings.dsn, &settings.dsn_root_cert)?), None));
+        return Ok((
+            Arc::new(Postgres::new(&settings.dsn, &settings.dsn_root_cert)?),
+            None,
+        ));
     }
     let usage = |_| "set --dsn, or let the server start it: see --help".to_owned();
-    let stdin = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+    let stdin = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| error.to_string())?;
     let stream = std::os::unix::net::UnixStream::from(stdin);
     // Something else than a socket has no such address.
     stream.local_addr().map_err(usage)?;
-    stream.set_nonblocking(true).map_err(|error| error.to_string())?;
+    stream
+        .set_nonblocking(true)
+        .map_err(|error| error.to_string())?;
     let stream = UnixStream::from_std(stream).map_err(|error| error.to_string())?;
-    let (framed, questions, over) = Framed::open(stream).await.map_err(|error| error.to_string())?;
+    let (framed, questions, over) = Framed::open(stream)
+        .await
+        .map_err(|error| error.to_string())?;
     Ok((framed, Some(Inside { questions, over })))
 }
 
 async fn run(settings: Settings) -> Result<(), String> {
-    let tls = if settings.has_tls() { Some(Arc::new(Tls::read(&settings.tls_cert, &settings.tls_key)?)) } else { None };
-    let listener = TcpListener::bind(settings.listen).await.map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
+    let tls = if settings.has_tls() {
+        Some(Arc::new(Tls::read(&settings.tls_cert, &settings.tls_key)?))
+    } else {
+        None
+    };
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
     let (source, inside) = source(&settings).await?;
     let gateway = Gateway::new(settings, source);
-    let address = listener.local_addr().map_or_else(|_| String::new(), |address| address.to_string());
+    let address = listener
+        .local_addr()
+        .map_or_else(|_| String::new(), |address| address.to_string());
     gateway.say(&format!("listens on {address}"));
     tokio::spawn(pump::run(gateway.clone(), gateway.stopping.subscribe()));
     let of_presence = gateway.clone();
@@ -104,9 +144,16 @@ async fn run(settings: Settings) -> Result<(), String> {
     Ok(())
 }
 
-fn signals(gateway: Arc<Gateway>, tls: Option<Arc<Tls>>) -> Result<impl std::future::Future<Output = ()>, String> {
+fn signals(
+    gateway: Arc<Gateway>,
+    tls: Option<Arc<Tls>>,
+) -> Result<impl std::future::Future<Output = ()>, String> {
     let of = |kind| signal(kind).map_err(|error| error.to_string());
-    let (mut term, mut int, mut hup) = (of(SignalKind::terminate())?, of(SignalKind::interrupt())?, of(SignalKind::hangup())?);
+    let (mut term, mut int, mut hup) = (
+        of(SignalKind::terminate())?,
+        of(SignalKind::interrupt())?,
+        of(SignalKind::hangup())?,
+    );
     Ok(async move {
         loop {
             tokio::select! {
@@ -135,8 +182,13 @@ async fn answer(gateway: Arc<Gateway>, mut questions: mpsc::Receiver<Incoming>) 
                 let members = gateway.presence.members(&room);
                 asked.answer(&members).await;
             }
-            Question::SocketClose { subject, channel, topic } => {
-                let closed = gateway.close_sockets(subject.as_deref(), channel.as_deref(), topic.as_deref());
+            Question::SocketClose {
+                subject,
+                channel,
+                topic,
+            } => {
+                let closed =
+                    gateway.close_sockets(subject.as_deref(), channel.as_deref(), topic.as_deref());
                 asked.answer(&closed).await;
             }
         }

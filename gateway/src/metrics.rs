@@ -73,23 +73,87 @@ impl Metrics {
     fn register(&self) {
         let mut registry = lock(&self.registry);
         let registry = &mut *registry;
-        registry.register("sockets", "Streams and sockets that are open, by transport", self.sockets.clone());
-        registry.register("opened", "Streams and sockets that were opened, by transport", self.opened.clone());
+        registry.register(
+            "sockets",
+            "Streams and sockets that are open, by transport",
+            self.sockets.clone(),
+        );
+        registry.register(
+            "opened",
+            "Streams and sockets that were opened, by transport",
+            self.opened.clone(),
+        );
         registry.register("sent", "Notices written, by transport", self.sent.clone());
-        registry.register("refused", "What was refused, by reason", self.refused.clone());
-        registry.register("closed", "Sockets that this gateway closed, by reason", self.closed.clone());
-        registry.register("connections", "Connections that are open, with those that have said nothing yet", self.connections.clone());
-        registry.register("subscriptions", "Subscriptions of all sockets", self.subscriptions.clone());
-        registry.register("buffered_bytes", "Bytes that wait to be written, of all sockets", self.buffered_bytes.clone());
-        registry.register("ring_bytes", "Bytes of recent notices that are kept for who comes back", self.ring_bytes.clone());
-        registry.register("deliveries", "Notices put into the buffers of sockets", self.deliveries.clone());
-        registry.register("resyncs", "Times that a subscription was told to look at the tables anew", self.resyncs.clone());
-        registry.register("replays", "Reads of the log for subscriptions that were behind the recent notices", self.replays.clone());
-        registry.register("source_up", "1 while the database answers", self.source_up.clone());
-        registry.register("source_errors", "Times that the database could not be reached or refused", self.source_errors.clone());
-        registry.register("tls_reloads", "Times that the certificate was read anew, by outcome", self.tls_reloads.clone());
-        registry.register("delivery_seconds", "From the notice's publication to its being written to a socket", self.delivery.clone());
-        registry.register("authorize_seconds", "How long the database takes to say who may read", self.authorize.clone());
+        registry.register(
+            "refused",
+            "What was refused, by reason",
+            self.refused.clone(),
+        );
+        registry.register(
+            "closed",
+            "Sockets that this gateway closed, by reason",
+            self.closed.clone(),
+        );
+        registry.register(
+            "connections",
+            "Connections that are open, with those that have said nothing yet",
+            self.connections.clone(),
+        );
+        registry.register(
+            "subscriptions",
+            "Subscriptions of all sockets",
+            self.subscriptions.clone(),
+        );
+        registry.register(
+            "buffered_bytes",
+            "Bytes that wait to be written, of all sockets",
+            self.buffered_bytes.clone(),
+        );
+        registry.register(
+            "ring_bytes",
+            "Bytes of recent notices that are kept for who comes back",
+            self.ring_bytes.clone(),
+        );
+        registry.register(
+            "deliveries",
+            "Notices put into the buffers of sockets",
+            self.deliveries.clone(),
+        );
+        registry.register(
+            "resyncs",
+            "Times that a subscription was told to look at the tables anew",
+            self.resyncs.clone(),
+        );
+        registry.register(
+            "replays",
+            "Reads of the log for subscriptions that were behind the recent notices",
+            self.replays.clone(),
+        );
+        registry.register(
+            "source_up",
+            "1 while the database answers",
+            self.source_up.clone(),
+        );
+        registry.register(
+            "source_errors",
+            "Times that the database could not be reached or refused",
+            self.source_errors.clone(),
+        );
+        registry.register(
+            "tls_reloads",
+            "Times that the certificate was read anew, by outcome",
+            self.tls_reloads.clone(),
+        );
+        registry.register(
+            "delivery_seconds",
+            "From the notice's publication to its being written to a socket",
+            self.delivery.clone(),
+        );
+        registry.register(
+            "authorize_seconds",
+            "How long the database takes to say who may read",
+            self.authorize.clone(),
+        );
     }
 
     pub fn refuse(&self, reason: &'static str) {
@@ -106,9 +170,21 @@ impl Metrics {
         let mut last = "";
         for row in rows.iter().filter(|row| is_name(&row.name)) {
             if row.name != last {
-                let kind = if row.kind == "counter" { "counter" } else { "gauge" };
-                let family = if kind == "counter" { row.name.trim_end_matches("_total") } else { &row.name };
-                let _ = writeln!(text, "# HELP {family} {}\n# TYPE {family} {kind}", escaped(&row.help));
+                let kind = if row.kind == "counter" {
+                    "counter"
+                } else {
+                    "gauge"
+                };
+                let family = if kind == "counter" {
+                    row.name.trim_end_matches("_total")
+                } else {
+                    &row.name
+                };
+                let _ = writeln!(
+                    text,
+                    "# HELP {family} {}\n# TYPE {family} {kind}",
+                    escaped(&row.help)
+                );
                 last = &row.name;
             }
             let labels: Vec<String> = row
@@ -126,11 +202,16 @@ impl Metrics {
 
 fn is_name(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_') && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    bytes
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"")
+    text.replace('\\', "\\\\")
+        .replace('\n', "\\n")
+        .replace('"', "\\\"")
 }
 
 #[cfg(test)]
@@ -146,14 +227,32 @@ mod tests {
             name: "pushy_jobs_ready".into(),
             help: "Jobs that wait\nhere".into(),
             kind: "gauge".into(),
-            labels: vec![("queue".into(), "a\"b".into()), ("bad name".into(), "x".into())],
+            labels: vec![
+                ("queue".into(), "a\"b".into()),
+                ("bad name".into(), "x".into()),
+            ],
             value: 3.0,
         };
         let text = metrics.text(&[row]);
-        assert!(text.contains("pushy_gateway_refused_total{reason=\"origin\"} 1\n"), "{text}");
-        assert!(text.contains("pushy_gateway_delivery_seconds_bucket{le=\"0.000128\"} 1\n"), "{text}");
-        assert!(text.contains("# HELP pushy_jobs_ready Jobs that wait\\nhere\n"), "{text}");
-        assert!(text.contains("pushy_jobs_ready{queue=\"a\\\"b\"} 3\n"), "{text}");
-        assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1, "{text}");
+        assert!(
+            text.contains("pushy_gateway_refused_total{reason=\"origin\"} 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("pushy_gateway_delivery_seconds_bucket{le=\"0.000128\"} 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("# HELP pushy_jobs_ready Jobs that wait\\nhere\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("pushy_jobs_ready{queue=\"a\\\"b\"} 3\n"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1,
+            "{text}"
+        );
     }
 }

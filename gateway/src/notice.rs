@@ -21,7 +21,13 @@ pub struct Notice {
 }
 
 impl Notice {
-    pub fn new(cursor: Cursor, channel: &str, topic: Option<&str>, payload: &str, at_us: i64) -> Self {
+    pub fn new(
+        cursor: Cursor,
+        channel: &str,
+        topic: Option<&str>,
+        payload: &str,
+        at_us: i64,
+    ) -> Self {
         let mut event = String::with_capacity(payload.len() + channel.len() + 160);
         // Writing to a String does not fail.
         let _ = write!(event, "id: {cursor}\ndata: {{");
@@ -30,7 +36,12 @@ impl Notice {
         if let Some(topic) = topic {
             let _ = write!(event, r#""topic":{},"#, json(topic));
         }
-        let _ = write!(event, r#""at":"{}","payload":{}"#, clock::iso(at_us), json(payload));
+        let _ = write!(
+            event,
+            r#""at":"{}","payload":{}"#,
+            clock::iso(at_us),
+            json(payload)
+        );
         let end = event.len();
         event.push_str("}\n\n");
         let event = Bytes::from(event);
@@ -70,7 +81,13 @@ mod tests {
 
     #[test]
     fn a_notice_is_one_event_whatever_its_payload_is() {
-        let notice = Notice::new(Cursor::new(1, 2, 3), "a\"b", Some("x\ny"), "1\r\n\u{2028}\0", 0);
+        let notice = Notice::new(
+            Cursor::new(1, 2, 3),
+            "a\"b",
+            Some("x\ny"),
+            "1\r\n\u{2028}\0",
+            0,
+        );
         let event = String::from_utf8(notice.event().to_vec()).unwrap();
         assert_eq!(event.lines().count(), 3, "{event}");
         let members = String::from_utf8(notice.members().to_vec()).unwrap();

@@ -60,7 +60,11 @@ impl Inhabited {
     fn tell(&self, room: &Room, what: &str, subject: &str) {
         let rest = format!(r#""subject":{}"#, json(subject));
         for listener in &self.listeners {
-            if listener.outbox.push_message(message(listener, room, what, &rest)).is_err() {
+            if listener
+                .outbox
+                .push_message(message(listener, room, what, &rest))
+                .is_err()
+            {
                 listener.outbox.command(Command::PresenceAnew(listener.tag));
             }
             listener.outbox.wake();
@@ -71,7 +75,12 @@ impl Inhabited {
         let mut members: Vec<&str> = self.members.keys().map(|subject| &**subject).collect();
         members.sort_unstable();
         let members: Vec<String> = members.into_iter().map(json).collect();
-        message(listener, room, "state", &format!(r#""members":[{}]"#, members.join(",")))
+        message(
+            listener,
+            room,
+            "state",
+            &format!(r#""members":[{}]"#, members.join(",")),
+        )
     }
 }
 
@@ -87,7 +96,14 @@ impl Presence {
     }
 
     /// Tells the others, and the subscription who is there. Nothing is told to a room of whom it was full of.
-    pub fn enter(&self, room: &Room, subject: &str, key: u64, outbox: &Arc<Outbox>, tag: Tag) -> Result<Arc<str>, NoRoom> {
+    pub fn enter(
+        &self,
+        room: &Room,
+        subject: &str,
+        key: u64,
+        outbox: &Arc<Outbox>,
+        tag: Tag,
+    ) -> Result<Arc<str>, NoRoom> {
         let mut inside = lock(&self.inside);
         let is_new_room = !inside.rooms.contains_key(room);
         if is_new_room && inside.rooms.len() >= self.max_rooms {
@@ -126,7 +142,9 @@ impl Presence {
         *count = count.saturating_sub(1);
         if *count == 0 {
             let due = Instant::now() + self.debounce;
-            inside.leaving.push_back((due, room.clone(), subject.into()));
+            inside
+                .leaving
+                .push_back((due, room.clone(), subject.into()));
             drop(inside);
             self.changed.notify_one();
         }
@@ -136,14 +154,24 @@ impl Presence {
     pub fn state(&self, room: &Room, key: u64) -> Option<Arc<str>> {
         let inside = lock(&self.inside);
         let inhabited = inside.rooms.get(room)?;
-        let listener = inhabited.listeners.iter().find(|listener| listener.key == key)?;
+        let listener = inhabited
+            .listeners
+            .iter()
+            .find(|listener| listener.key == key)?;
         Some(inhabited.state(room, listener))
     }
 
     pub fn members(&self, room: &Room) -> Vec<String> {
         let inside = lock(&self.inside);
-        let members = inside.rooms.get(room).map(|inhabited| inhabited.members.keys());
-        let mut members: Vec<String> = members.into_iter().flatten().map(ToString::to_string).collect();
+        let members = inside
+            .rooms
+            .get(room)
+            .map(|inhabited| inhabited.members.keys());
+        let mut members: Vec<String> = members
+            .into_iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect();
         members.sort_unstable();
         members
     }
@@ -160,7 +188,10 @@ impl Presence {
                 return None;
             };
             // It came back and left again: another entry is for that.
-            let is_later = inside.leaving.iter().any(|(other, of, who)| *other >= due && *of == room && *who == subject);
+            let is_later = inside
+                .leaving
+                .iter()
+                .any(|(other, of, who)| *other >= due && *of == room && *who == subject);
             let Some(inhabited) = inside.rooms.get_mut(&room) else {
                 continue;
             };
@@ -212,7 +243,16 @@ mod tests {
             other => panic!("{other:?}"),
         });
         let read = |text: String| -> serde_json::Value { serde_json::from_str(&text).unwrap() };
-        items.map(read).map(|said| format!("{} {}", said["event"].as_str().unwrap(), said["subject"].as_str().unwrap())).collect()
+        items
+            .map(read)
+            .map(|said| {
+                format!(
+                    "{} {}",
+                    said["event"].as_str().unwrap(),
+                    said["subject"].as_str().unwrap()
+                )
+            })
+            .collect()
     }
 
     #[test]

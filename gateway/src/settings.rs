@@ -72,14 +72,20 @@ impl Value for Duration {
 
 impl Value for Vec<String> {
     fn read(text: &str) -> Option<Self> {
-        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let names = text
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty());
         Some(names.map(str::to_owned).collect())
     }
 }
 
 impl Value for Vec<Network> {
     fn read(text: &str) -> Option<Self> {
-        let written = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let written = text
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty());
         written.map(Network::read).collect()
     }
 }
@@ -191,7 +197,10 @@ settings! {
 
 impl Settings {
     /// From `PUSHY_GATEWAY_…` and then `--name value` or `--name=value`.
-    pub fn read(environment: impl Iterator<Item = (String, String)>, arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+    pub fn read(
+        environment: impl Iterator<Item = (String, String)>,
+        arguments: impl Iterator<Item = String>,
+    ) -> Result<Self, String> {
         let mut settings = Self::default();
         for (name, value) in environment {
             if let Some(name) = name.strip_prefix("PUSHY_GATEWAY_") {
@@ -201,12 +210,16 @@ impl Settings {
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
             let Some(name) = argument.strip_prefix("--") else {
-                return Err(format!("\"{argument}\" is no setting: settings begin with --"));
+                return Err(format!(
+                    "\"{argument}\" is no setting: settings begin with --"
+                ));
             };
             match name.split_once('=') {
                 Some((name, value)) => settings.set(name, value)?,
                 None => {
-                    let value = arguments.next().ok_or_else(|| format!("--{name} needs a value"))?;
+                    let value = arguments
+                        .next()
+                        .ok_or_else(|| format!("--{name} needs a value"))?;
                     settings.set(name, &value)?;
                 }
             }
@@ -241,7 +254,11 @@ impl Settings {
         if let Some((name, _)) = bounds.iter().find(|(_, bound)| *bound == 0) {
             return Err(format!("{name} is 1 at least"));
         }
-        let times = [("keep_alive", self.keep_alive), ("header_timeout", self.header_timeout), ("write_timeout", self.write_timeout)];
+        let times = [
+            ("keep_alive", self.keep_alive),
+            ("header_timeout", self.header_timeout),
+            ("write_timeout", self.write_timeout),
+        ];
         if let Some((name, _)) = times.iter().find(|(_, time)| time.is_zero()) {
             return Err(format!("{name} is 1ms at least"));
         }
@@ -258,7 +275,10 @@ mod tests {
     use super::*;
 
     fn read(arguments: &[&str]) -> Result<Settings, String> {
-        Settings::read(std::iter::empty(), arguments.iter().map(ToString::to_string))
+        Settings::read(
+            std::iter::empty(),
+            arguments.iter().map(ToString::to_string),
+        )
     }
 
     #[test]
@@ -276,7 +296,9 @@ mod tests {
 
     #[test]
     fn plain_text_is_for_the_loopback() {
-        assert!(read(&["--listen", "0.0.0.0:1"]).unwrap_err().contains("allow_plain"));
+        assert!(read(&["--listen", "0.0.0.0:1"])
+            .unwrap_err()
+            .contains("allow_plain"));
         assert!(read(&["--listen", "0.0.0.0:1", "--allow-plain=on"]).is_ok());
         assert!(read(&["--listen", "[::1]:1"]).is_ok());
         assert!(read(&["--tls-cert", "x"]).is_err());

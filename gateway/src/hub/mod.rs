@@ -179,7 +179,11 @@ impl Hub {
         let key = inside.last_key;
         let position = after.unwrap_or(inside.ring.to());
         announce(position);
-        let state = if after.is_none() { State::Live } else { State::Catching };
+        let state = if after.is_none() {
+            State::Live
+        } else {
+            State::Catching
+        };
         if state == State::Live {
             inside.routes.insert(&wants, key);
         }
@@ -210,19 +214,23 @@ impl Hub {
     }
 
     /// Pushes what the pump has read to whom it concerns.
-    pub fn publish(&self, chunk: &Chunk) {
+    pub fn publish(&self, events: &[Event], next: Cursor) {
         let mut woken: HashMap<*const Outbox, Arc<Outbox>> = HashMap::new();
         let mut keys = Vec::new();
         let mut guard = lock(&self.inside);
         let inside = &mut *guard;
-        for event in &chunk.events {
+        for event in events {
             match event {
                 Event::Resync(at) => inside.resync(*at, &mut woken),
                 Event::Notice(notice) if notice.cursor > inside.ring.to() => {
                     let before = inside.ring.to();
                     inside.ring.append(notice.clone());
                     keys.clear();
-                    inside.routes.each(&notice.channel, notice.topic.as_deref(), |key| keys.push(key));
+                    inside
+                        .routes
+                        .each(&notice.channel, notice.topic.as_deref(), |key| {
+                            keys.push(key)
+                        });
                     for key in &keys {
                         inside.deliver(*key, notice, before, &mut woken, &self.deliveries);
                     }
@@ -230,7 +238,7 @@ impl Hub {
                 Event::Notice(_) => {}
             }
         }
-        inside.ring.advance(chunk.next);
+        inside.ring.advance(next);
         drop(guard);
         woken.values().for_each(|outbox| outbox.wake());
     }
@@ -239,7 +247,11 @@ impl Hub {
     pub fn catch_up(&self, key: Key) -> Step {
         let mut guard = lock(&self.inside);
         let inside = &mut *guard;
-        let Some(subscription) = inside.subscriptions.get_mut(&key).filter(|one| one.state == State::Catching) else {
+        let Some(subscription) = inside
+            .subscriptions
+            .get_mut(&key)
+            .filter(|one| one.state == State::Catching)
+        else {
             return Step::Done;
         };
         let ring = &inside.ring;
@@ -264,7 +276,8 @@ impl Hub {
             }
             match subscription.push(notice) {
                 Ok(is_wanted) => {
-                    self.deliveries.fetch_add(u64::from(is_wanted), Ordering::Relaxed);
+                    self.deliveries
+                        .fetch_add(u64::from(is_wanted), Ordering::Relaxed);
                 }
                 Err(Full) => return Step::Room,
             }
@@ -280,7 +293,8 @@ impl Hub {
     pub fn offer(&self, key: Key, after: Cursor, chunk: &Chunk) {
         let mut guard = lock(&self.inside);
         let inside = &mut *guard;
-        let is_asked = |one: &&mut Subscription| one.state == State::Catching && one.position == after;
+        let is_asked =
+            |one: &&mut Subscription| one.state == State::Catching && one.position == after;
         let Some(subscription) = inside.subscriptions.get_mut(&key).filter(is_asked) else {
             return;
         };
@@ -294,7 +308,8 @@ impl Hub {
             };
             match pushed {
                 Ok(is_wanted) => {
-                    self.deliveries.fetch_add(u64::from(is_wanted), Ordering::Relaxed);
+                    self.deliveries
+                        .fetch_add(u64::from(is_wanted), Ordering::Relaxed);
                 }
                 Err(Full) => return,
             }
@@ -305,7 +320,10 @@ impl Hub {
 
     pub fn is_live(&self, key: Key) -> bool {
         let inside = lock(&self.inside);
-        inside.subscriptions.get(&key).is_some_and(|one| one.state == State::Live)
+        inside
+            .subscriptions
+            .get(&key)
+            .is_some_and(|one| one.state == State::Live)
     }
 
     /// Who may read this channel (None: any) was changed: nobody reads on who was not asked again.
@@ -321,7 +339,9 @@ impl Hub {
                 subscription.position = subscription.position.max(inside.ring.to());
             }
             subscription.state = State::Paused;
-            subscription.outbox.command(Command::Recheck(subscription.tag));
+            subscription
+                .outbox
+                .command(Command::Recheck(subscription.tag));
         }
     }
 
@@ -354,16 +374,32 @@ impl Hub {
     }
 
     /// A cursor for all of these: each has had all before it. None while one is catching up.
-    pub fn common_position(&self, keys: impl Iterator<Item = Key>, outbox: &Outbox) -> Option<Cursor> {
+    pub fn common_position(
+        &self,
+        keys: impl Iterator<Item = Key>,
+        outbox: &Outbox,
+    ) -> Option<Cursor> {
         let inside = lock(&self.inside);
-        let mut all = keys.map(|key| inside.subscriptions.get(&key).filter(|one| one.state == State::Live));
+        let mut all = keys.map(|key| {
+            inside
+                .subscriptions
+                .get(&key)
+                .filter(|one| one.state == State::Live)
+        });
         let is_level = all.all(|one| one.is_some_and(|one| one.position <= inside.ring.to()));
         (is_level && outbox.is_empty()).then_some(inside.ring.to())
     }
 }
 
 impl Inside {
-    fn deliver(&mut self, key: Key, notice: &Arc<Notice>, before: Cursor, woken: &mut HashMap<*const Outbox, Arc<Outbox>>, deliveries: &AtomicU64) {
+    fn deliver(
+        &mut self,
+        key: Key,
+        notice: &Arc<Notice>,
+        before: Cursor,
+        woken: &mut HashMap<*const Outbox, Arc<Outbox>>,
+        deliveries: &AtomicU64,
+    ) {
         let Some(subscription) = self.subscriptions.get_mut(&key) else {
             return;
         };
@@ -377,14 +413,18 @@ impl Inside {
                 self.routes.remove(&subscription.wants, key);
             }
         }
-        woken.entry(Arc::as_ptr(&subscription.outbox)).or_insert_with(|| subscription.outbox.clone());
+        woken
+            .entry(Arc::as_ptr(&subscription.outbox))
+            .or_insert_with(|| subscription.outbox.clone());
     }
 
     fn resync(&mut self, at: Cursor, woken: &mut HashMap<*const Outbox, Arc<Outbox>>) {
         self.ring.reset(at);
         self.generation += 1;
         for (key, subscription) in &mut self.subscriptions {
-            woken.entry(Arc::as_ptr(&subscription.outbox)).or_insert_with(|| subscription.outbox.clone());
+            woken
+                .entry(Arc::as_ptr(&subscription.outbox))
+                .or_insert_with(|| subscription.outbox.clone());
             if subscription.state != State::Live {
                 continue;
             }

@@ -116,7 +116,10 @@ impl Queue {
     }
 
     fn compact(&mut self) {
-        let kept: VecDeque<Option<Item>> = std::mem::take(&mut self.slots).into_iter().filter(Option::is_some).collect();
+        let kept: VecDeque<Option<Item>> = std::mem::take(&mut self.slots)
+            .into_iter()
+            .filter(Option::is_some)
+            .collect();
         self.first = 0;
         let is_conflated: Vec<_> = std::mem::take(&mut self.newest).into_keys().collect();
         for (number, item) in kept.iter().enumerate() {
@@ -152,7 +155,12 @@ impl Outbox {
                 let freed = queue.replace(number);
                 self.buffered.fetch_sub(freed, Ordering::Relaxed);
             }
-        } else if let Some(Some(Item::Notice { notice: last, tag: first, more })) = queue.slots.back_mut() {
+        } else if let Some(Some(Item::Notice {
+            notice: last,
+            tag: first,
+            more,
+        })) = queue.slots.back_mut()
+        {
             if last.cursor == notice.cursor && *first != tag {
                 if !more.contains(&tag) {
                     more.push(tag);
@@ -192,7 +200,9 @@ impl Outbox {
         if queue.close.is_some() {
             return Ok(());
         }
-        if queue.live > 0 && (queue.live >= self.max_items || queue.bytes + size(&item) > self.max_bytes) {
+        if queue.live > 0
+            && (queue.live >= self.max_items || queue.bytes + size(&item) > self.max_bytes)
+        {
             return Err(Full);
         }
         self.buffered.fetch_add(queue.push(item), Ordering::Relaxed);
@@ -202,7 +212,8 @@ impl Outbox {
     /// An answer to the socket's own message: bounded by the rate of these, and read no faster than answers are written.
     pub fn answer(&self, text: Arc<str>) {
         let mut queue = lock(&self.queue);
-        self.buffered.fetch_add(queue.push(Item::Message(text)), Ordering::Relaxed);
+        self.buffered
+            .fetch_add(queue.push(Item::Message(text)), Ordering::Relaxed);
     }
 
     /// Once each, so there are no more than subscriptions.
@@ -243,7 +254,9 @@ impl Outbox {
                 continue;
             };
             if !queue.newest.is_empty() {
-                if let Some(key) = key_of(&item).filter(|key| queue.newest.get(key) == Some(&number)) {
+                if let Some(key) =
+                    key_of(&item).filter(|key| queue.newest.get(key) == Some(&number))
+                {
                     queue.newest.remove(&key);
                 }
             }
@@ -278,7 +291,9 @@ impl Outbox {
     /// How many wait, how many bytes, and for how long the first.
     pub fn standing(&self) -> (usize, usize, f64) {
         let queue = lock(&self.queue);
-        let waits = queue.waiting_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+        let waits = queue
+            .waiting_since
+            .map_or(0.0, |since| since.elapsed().as_secs_f64());
         (queue.live, queue.bytes, waits)
     }
 }

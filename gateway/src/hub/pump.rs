@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pushy_core::log::cursor::Cursor;
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -90,23 +91,44 @@ async fn read_once(gateway: &Gateway, has_read: &mut bool) -> Result<(), SourceE
         *has_read = true;
         gateway.metrics.source_up.set(1);
     }
-    hub.publish(&chunk);
-    for event in &chunk.events {
-        match event {
+    // What the server says of who may read counts for all that comes after it.
+    for events in chunk.events.chunk_by(|before, _| !is_word(before)) {
+        let Some(last) = events.last() else {
+            continue;
+        };
+        hub.publish(events, cursor_of(last));
+        match last {
             // What was changed meanwhile was said in what is missing.
             Event::Resync(_) => {
-                gateway.who.load_keys(&**source).await?;
                 hub.recheck(None);
+                gateway.who.load_keys(&**source).await?;
+                gateway.recheck_tokens();
             }
-            Event::Notice(notice) if &*notice.channel == CONTROL => obey(gateway, notice.members()).await?,
+            Event::Notice(notice) if is_word(last) => obey(gateway, notice.members()).await?,
             Event::Notice(_) => {}
         }
     }
+    hub.publish(&[], chunk.next);
     let is_behind = chunk.next != after || !chunk.events.is_empty();
     if !is_behind {
         source.wait(after, WAIT).await?;
     }
     Ok(())
+}
+
+/// Whether something is to be done before what comes after it is published.
+fn is_word(event: &Event) -> bool {
+    match event {
+        Event::Resync(_) => true,
+        Event::Notice(notice) => &*notice.channel == CONTROL,
+    }
+}
+
+fn cursor_of(event: &Event) -> Cursor {
+    match event {
+        Event::Resync(at) => *at,
+        Event::Notice(notice) => notice.cursor,
+    }
 }
 
 #[derive(Deserialize)]
@@ -126,7 +148,11 @@ async fn obey(gateway: &Gateway, members: &[u8]) -> Result<(), SourceError> {
             gateway.who.load_keys(&*gateway.source).await?;
             gateway.recheck_tokens();
         }
-        Ok(Control::SocketClose { subject, channel, topic }) => {
+        Ok(Control::SocketClose {
+            subject,
+            channel,
+            topic,
+        }) => {
             gateway.close_sockets(subject.as_deref(), channel.as_deref(), topic.as_deref());
         }
         Ok(Control::Other) | Err(_) => {}

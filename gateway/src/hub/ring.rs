@@ -72,7 +72,9 @@ impl Ring {
     }
 
     pub fn after(&self, cursor: Cursor) -> impl Iterator<Item = &Arc<Notice>> {
-        let first = self.notices.partition_point(|notice| notice.cursor <= cursor);
+        let first = self
+            .notices
+            .partition_point(|notice| notice.cursor <= cursor);
         self.notices.range(first..)
     }
 }

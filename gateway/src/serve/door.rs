@@ -46,7 +46,11 @@ pub fn enter(gateway: &Gateway, peer: &Peer, headers: &HeaderMap) -> Result<Visi
         gateway.metrics.refuse(reason);
         Err(code.because(message))
     };
-    let forwarded: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let forwarded: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     let peer_ip = peer.address.ip();
     let client = address::client(peer_ip, &forwarded, &settings.trusted_proxies);
     let counted = address::counted(client);
@@ -55,7 +59,11 @@ pub fn enter(gateway: &Gateway, peer: &Peer, headers: &HeaderMap) -> Result<Visi
     }
     let host = text(headers, "host");
     if !origin::is_host_allowed(settings, host) {
-        return refuse("host", Code::Host, "this is not the host that was asked for: see the setting hosts");
+        return refuse(
+            "host",
+            Code::Host,
+            "this is not the host that was asked for: see the setting hosts",
+        );
     }
     let page = headers.get(header::ORIGIN);
     let page_text = match page.map(HeaderValue::to_str) {
@@ -63,9 +71,14 @@ pub fn enter(gateway: &Gateway, peer: &Peer, headers: &HeaderMap) -> Result<Visi
         Some(Ok(text)) => Some(text),
         Some(Err(_)) => return refuse("origin", Code::Origin, "the origin is none"),
     };
-    let is_https = peer.has_tls || (client != peer_ip && text(headers, "x-forwarded-proto") == Some("https"));
+    let is_https =
+        peer.has_tls || (client != peer_ip && text(headers, "x-forwarded-proto") == Some("https"));
     if !origin::is_origin_allowed(settings, page_text, host, is_https) {
-        return refuse("origin", Code::Origin, "pages of this origin may not connect: see the setting origins");
+        return refuse(
+            "origin",
+            Code::Origin,
+            "pages of this origin may not connect: see the setting origins",
+        );
     }
     // Those of one proxy are many; each counts by its own address.
     let behind_proxy = if client == peer_ip {
@@ -73,7 +86,13 @@ pub fn enter(gateway: &Gateway, peer: &Peer, headers: &HeaderMap) -> Result<Visi
     } else {
         match gateway.connections.take(counted) {
             Some(place) => Some(Arc::new(place)),
-            None => return refuse("connections_of_address", Code::TooMany, "this address has as many connections as it may"),
+            None => {
+                return refuse(
+                    "connections_of_address",
+                    Code::TooMany,
+                    "this address has as many connections as it may",
+                )
+            }
         }
     };
     Ok(Visitor {

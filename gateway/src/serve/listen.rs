@@ -51,7 +51,13 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, tls: Option<Arc
                     has_tls: tls.is_some(),
                     place: Arc::new(place),
                 };
-                served.spawn(connection(gateway.clone(), router.clone(), stream, peer, tls.clone()));
+                served.spawn(connection(
+                    gateway.clone(),
+                    router.clone(),
+                    stream,
+                    peer,
+                    tls.clone(),
+                ));
             }
             Err(error) => {
                 gateway.say(&format!("no connection can be taken: {error}"));
@@ -74,7 +80,11 @@ fn take_place(gateway: &Gateway, places: &Arc<Semaphore>, ip: std::net::IpAddr) 
         gateway.metrics.refuse("connections");
         return None;
     };
-    let is_proxy = gateway.settings.trusted_proxies.iter().any(|network| network.contains(ip));
+    let is_proxy = gateway
+        .settings
+        .trusted_proxies
+        .iter()
+        .any(|network| network.contains(ip));
     if is_proxy {
         return Some(Place {
             of_all: Some(of_all),
@@ -91,7 +101,13 @@ fn take_place(gateway: &Gateway, places: &Arc<Semaphore>, ip: std::net::IpAddr) 
     })
 }
 
-async fn connection(gateway: Arc<Gateway>, router: Router, stream: TcpStream, peer: Peer, tls: Option<Arc<Tls>>) {
+async fn connection(
+    gateway: Arc<Gateway>,
+    router: Router,
+    stream: TcpStream,
+    peer: Peer,
+    tls: Option<Arc<Tls>>,
+) {
     // Each event goes out when it is written; without that it is slower, not wrong.
     let _ = stream.set_nodelay(true);
     let stream = StallGuard::new(stream, gateway.settings.write_timeout);
@@ -102,7 +118,12 @@ async fn connection(gateway: Arc<Gateway>, router: Router, stream: TcpStream, pe
         Reload::Unchanged => {}
         outcome => told(&gateway, &outcome),
     }
-    match timeout(gateway.settings.header_timeout, tls.acceptor().accept(stream)).await {
+    match timeout(
+        gateway.settings.header_timeout,
+        tls.acceptor().accept(stream),
+    )
+    .await
+    {
         Ok(Ok(stream)) => speak(gateway, router, stream, peer).await,
         Ok(Err(_)) => gateway.metrics.refuse("tls"),
         Err(_) => gateway.metrics.refuse("header_timeout"),
@@ -118,7 +139,11 @@ pub fn told(gateway: &Gateway, outcome: &Reload) {
         }
         _ => "done",
     };
-    gateway.metrics.tls_reloads.get_or_create(&[("outcome", word)]).inc();
+    gateway
+        .metrics
+        .tls_reloads
+        .get_or_create(&[("outcome", word)])
+        .inc();
 }
 
 async fn speak<S>(gateway: Arc<Gateway>, router: Router, stream: S, peer: Peer)
@@ -137,7 +162,9 @@ where
         .header_read_timeout(settings.header_timeout)
         .max_buf_size(settings.max_header_bytes)
         .max_headers(settings.max_headers);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let mut stopping: watch::Receiver<bool> = gateway.stopping.subscribe();
     let stops = async move {
@@ -170,7 +197,10 @@ where
 fn is_stalled(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        if cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+        if cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+        {
             return true;
         }
         source = cause.source();

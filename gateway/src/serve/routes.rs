@@ -31,11 +31,16 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
 }
 
 fn refused(refusal: &Refusal) -> Response {
-    let body = json!({"type": "error", "code": refusal.code.word(), "message": refusal.message}).to_string();
+    let body = json!({"type": "error", "code": refusal.code.word(), "message": refusal.message})
+        .to_string();
     let mut response = Response::new(Body::from(body + "\n"));
-    *response.status_mut() = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    *response.status_mut() =
+        StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let fields = response.headers_mut();
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    fields.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     match refusal.code {
         Code::Unauthenticated => {
@@ -54,7 +59,10 @@ fn for_page(mut response: Response, origin: Option<HeaderValue>) -> Response {
     if let Some(origin) = origin {
         let fields = response.headers_mut();
         fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        fields.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("ETag, Retry-After"));
+        fields.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("ETag, Retry-After"),
+        );
         fields.append(header::VARY, HeaderValue::from_static("Origin"));
     }
     response
@@ -63,24 +71,45 @@ fn for_page(mut response: Response, origin: Option<HeaderValue>) -> Response {
 fn preflight() -> Response {
     let fields: [(HeaderName, &str); 3] = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Last-Event-ID, If-None-Match, Cache-Control"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "Authorization, Last-Event-ID, If-None-Match, Cache-Control",
+        ),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];
     (StatusCode::NO_CONTENT, fields).into_response()
 }
 
 /// Lets in, or says why not; a page that only asks whether it may is told.
-fn let_in(gateway: &Gateway, peer: &Peer, method: &Method, headers: &HeaderMap) -> Result<Visitor, Response> {
+fn let_in(
+    gateway: &Gateway,
+    peer: &Peer,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Visitor, Response> {
     let visitor = enter(gateway, peer, headers).map_err(|refusal| refused(&refusal))?;
     match *method {
         Method::OPTIONS => Err(for_page(preflight(), visitor.origin)),
-        Method::GET if gateway.is_stopping() => Err(for_page(refused(&Code::Unavailable.because("this gateway stops")), visitor.origin)),
+        Method::GET if gateway.is_stopping() => Err(for_page(
+            refused(&Code::Unavailable.because("this gateway stops")),
+            visitor.origin,
+        )),
         Method::GET => Ok(visitor),
-        _ => Err((StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, OPTIONS")]).into_response()),
+        _ => Err((
+            StatusCode::METHOD_NOT_ALLOWED,
+            [(header::ALLOW, "GET, OPTIONS")],
+        )
+            .into_response()),
     }
 }
 
-async fn stream(State(gateway): State<Arc<Gateway>>, Extension(peer): Extension<Peer>, method: Method, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+async fn stream(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(peer): Extension<Peer>,
+    method: Method,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
     let visitor = match let_in(&gateway, &peer, &method, &headers) {
         Ok(visitor) => visitor,
         Err(response) => return response,
@@ -90,7 +119,13 @@ async fn stream(State(gateway): State<Arc<Gateway>>, Extension(peer): Extension<
     for_page(opened.unwrap_or_else(|refusal| refused(&refusal)), origin)
 }
 
-async fn poll(State(gateway): State<Arc<Gateway>>, Extension(peer): Extension<Peer>, method: Method, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+async fn poll(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(peer): Extension<Peer>,
+    method: Method,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
     let visitor = match let_in(&gateway, &peer, &method, &headers) {
         Ok(visitor) => visitor,
         Err(response) => return response,
@@ -115,7 +150,14 @@ async fn upgrade(
         Ok(upgrade) => upgrade,
         Err(rejection) => return rejection.into_response(),
     };
-    let opened = socket::open(&gateway, visitor, &headers, &query.unwrap_or_default(), upgrade).await;
+    let opened = socket::open(
+        &gateway,
+        visitor,
+        &headers,
+        &query.unwrap_or_default(),
+        upgrade,
+    )
+    .await;
     opened.unwrap_or_else(|refusal| refused(&refusal))
 }
 
@@ -124,17 +166,29 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
     if gateway.metrics.source_up.get() == 0 {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the database is not reached\n").into_response();
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the database is not reached\n",
+        )
+            .into_response();
     }
     "ready\n".into_response()
 }
 
 /// For who has the word, or is on this machine itself.
-async fn metrics(State(gateway): State<Arc<Gateway>>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Response {
+async fn metrics(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
     let word = &gateway.settings.metrics_token;
-    let said = headers.get(header::AUTHORIZATION).and_then(|field| field.to_str().ok()?.strip_prefix("Bearer "));
+    let said = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|field| field.to_str().ok()?.strip_prefix("Bearer "));
     let may = if word.is_empty() {
-        peer.address.ip().is_loopback() && !headers.contains_key("x-forwarded-for") && !headers.contains_key("forwarded")
+        peer.address.ip().is_loopback()
+            && !headers.contains_key("x-forwarded-for")
+            && !headers.contains_key("forwarded")
     } else {
         said.is_some_and(|said| is_same(said.as_bytes(), word.as_bytes()))
     };
@@ -152,6 +206,9 @@ async fn metrics(State(gateway): State<Arc<Gateway>>, Extension(peer): Extension
 
 /// In a time that does not tell how much of it is right.
 fn is_same(said: &[u8], word: &[u8]) -> bool {
-    let differs = said.iter().zip(word).fold(0, |differs, (a, b)| differs | (a ^ b));
+    let differs = said
+        .iter()
+        .zip(word)
+        .fold(0, |differs, (a, b)| differs | (a ^ b));
     said.len() == word.len() && differs == 0
 }

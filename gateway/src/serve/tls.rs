@@ -37,13 +37,21 @@ pub enum Reload {
 }
 
 fn load(cert: &PathBuf, key: &PathBuf) -> Result<Arc<ServerConfig>, String> {
-    let shown = |path: &PathBuf, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let shown =
+        |path: &PathBuf, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let certs = CertificateDer::pem_file_iter(cert).map_err(|error| shown(cert, &error))?;
-    let certs: Vec<CertificateDer<'static>> = certs.collect::<Result<_, _>>().map_err(|error| shown(cert, &error))?;
+    let certs: Vec<CertificateDer<'static>> = certs
+        .collect::<Result<_, _>>()
+        .map_err(|error| shown(cert, &error))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| shown(key, &error))?;
-    let versions = ServerConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
-    let builder = versions.map_err(|error| error.to_string())?.with_no_client_auth();
-    let mut config = builder.with_single_cert(certs, private).map_err(|error| shown(cert, &error))?;
+    let versions = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions();
+    let builder = versions
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth();
+    let mut config = builder
+        .with_single_cert(certs, private)
+        .map_err(|error| shown(cert, &error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -67,7 +75,11 @@ impl Tls {
 
     /// The later of both files.
     fn changed(&self) -> Option<SystemTime> {
-        let of = |path: &PathBuf| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+        let of = |path: &PathBuf| {
+            std::fs::metadata(path)
+                .and_then(|meta| meta.modified())
+                .ok()
+        };
         of(&self.cert).max(of(&self.key))
     }
 

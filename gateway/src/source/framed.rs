@@ -15,7 +15,9 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, Ask, Chunk, Event, KeyText, Metric, Reader, Redeemed, Source, SourceError, Verdict};
+use super::{
+    Answer, Ask, Chunk, Event, KeyText, Metric, Reader, Redeemed, Source, SourceError, Verdict,
+};
 use crate::lock;
 use crate::notice::Notice;
 
@@ -44,7 +46,10 @@ pub enum Request {
 pub enum Question {
     /// The rows of the view `sockets`.
     Sockets,
-    Presence { channel: String, topic: String },
+    Presence {
+        channel: String,
+        topic: String,
+    },
     SocketClose {
         subject: Option<String>,
         channel: Option<String>,
@@ -84,11 +89,16 @@ struct Asked<'a> {
 struct Said<'a> {
     id: Option<u64>,
     pushy: Option<u32>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "said")]
     ok: Option<&'a RawValue>,
     error: Option<ErrorText>,
     #[serde(rename = "do")]
     question: Option<String>,
+}
+
+/// `null` is an answer, too.
+fn said<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -157,15 +167,28 @@ impl Drop for Pending<'_> {
 
 impl Framed {
     /// Its tasks, and the worker's questions. `over` is told when the other side has ended.
-    pub async fn open<S>(stream: S) -> Result<(Arc<Self>, mpsc::Receiver<Incoming>, oneshot::Receiver<SourceError>), SourceError>
+    pub async fn open<S>(
+        stream: S,
+    ) -> Result<
+        (
+            Arc<Self>,
+            mpsc::Receiver<Incoming>,
+            oneshot::Receiver<SourceError>,
+        ),
+        SourceError,
+    >
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let hello = serde_json::json!({"pushy": VERSION}).to_string();
-        write_frame(&mut writer, hello.as_bytes()).await.map_err(away)?;
+        write_frame(&mut writer, hello.as_bytes())
+            .await
+            .map_err(away)?;
         let theirs = read_frame(&mut reader).await?;
-        let version = serde_json::from_slice::<Said>(&theirs).map_err(failed)?.pushy;
+        let version = serde_json::from_slice::<Said>(&theirs)
+            .map_err(failed)?
+            .pushy;
         if version != Some(VERSION) {
             return Err(failed(format!("the server speaks version {version:?} of this protocol, and this gateway {VERSION}")));
         }
@@ -221,7 +244,11 @@ impl Framed {
             id
         };
         let pending = Pending { framed: self, id };
-        let bytes = serde_json::to_vec(&Asked { id, request: &request }).map_err(failed)?;
+        let bytes = serde_json::to_vec(&Asked {
+            id,
+            request: &request,
+        })
+        .map_err(failed)?;
         self.out.send(bytes).await.map_err(away)?;
         let said = answer.await.map_err(away)??;
         drop(pending);
@@ -229,7 +256,12 @@ impl Framed {
     }
 }
 
-fn hear(inside: &Mutex<Inside>, out: &mpsc::Sender<Vec<u8>>, ask: &mpsc::Sender<Incoming>, said: &[u8]) -> Result<(), SourceError> {
+fn hear(
+    inside: &Mutex<Inside>,
+    out: &mpsc::Sender<Vec<u8>>,
+    ask: &mpsc::Sender<Incoming>,
+    said: &[u8],
+) -> Result<(), SourceError> {
     let read: Said = serde_json::from_slice(said).map_err(failed)?;
     let Some(id) = read.id else {
         return Err(failed("a message without an id"));
@@ -274,7 +306,11 @@ pub async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, 
     }
     // Grows as it comes: a length alone costs nothing.
     let mut bytes = Vec::new();
-    let read = from.take(length as u64).read_to_end(&mut bytes).await.map_err(away)?;
+    let read = from
+        .take(length as u64)
+        .read_to_end(&mut bytes)
+        .await
+        .map_err(away)?;
     if read < length {
         return Err(away("the stream ends within a message"));
     }
@@ -282,7 +318,8 @@ pub async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, 
 }
 
 fn cursor(text: &str) -> Result<Cursor, SourceError> {
-    text.parse().map_err(|_| failed(format!("\"{text}\" is no cursor")))
+    text.parse()
+        .map_err(|_| failed(format!("\"{text}\" is no cursor")))
 }
 
 impl ChunkText {
@@ -292,11 +329,21 @@ impl ChunkText {
             if event.resync {
                 return Ok(Event::Resync(cursor));
             }
-            let notice = Notice::new(cursor, &event.channel, event.topic.as_deref(), &event.payload, event.at_us);
+            let notice = Notice::new(
+                cursor,
+                &event.channel,
+                event.topic.as_deref(),
+                &event.payload,
+                event.at_us,
+            );
             Ok(Event::Notice(Arc::new(notice)))
         };
         Ok(Chunk {
-            events: self.events.into_iter().map(event).collect::<Result<_, _>>()?,
+            events: self
+                .events
+                .into_iter()
+                .map(event)
+                .collect::<Result<_, _>>()?,
             next: cursor(&self.next)?,
         })
     }
@@ -317,7 +364,11 @@ impl Source for Framed {
 
     fn read(&self, _reader: Reader, after: Cursor, max: u32) -> Answer<'_, Chunk> {
         let after = after.to_string();
-        Box::pin(async move { self.ask::<ChunkText>(Request::Read { after, max }).await?.read() })
+        Box::pin(async move {
+            self.ask::<ChunkText>(Request::Read { after, max })
+                .await?
+                .read()
+        })
     }
 
     fn authorize(&self, ask: Ask) -> Answer<'_, Verdict> {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use pushy_core::log::cursor::Cursor;
 use tokio::sync::watch;
 
-use super::{Answer, Ask, Chunk, Event, KeyText, Metric, Reader, Redeemed, Source, SourceError, Verdict};
+use super::{
+    Answer, Ask, Chunk, Event, KeyText, Metric, Reader, Redeemed, Source, SourceError, Verdict,
+};
 use crate::clock;
 use crate::lock;
 use crate::notice::Notice;
@@ -66,7 +68,10 @@ impl Default for Memory {
 
 impl Inside {
     fn end(&self) -> Cursor {
-        self.log.last().map_or(self.gone, |notice| notice.cursor).max(self.gone)
+        self.log
+            .last()
+            .map_or(self.gone, |notice| notice.cursor)
+            .max(self.gone)
     }
 
     fn read(&self, after: Cursor, max: u32) -> Chunk {
@@ -87,21 +92,37 @@ impl Inside {
 
     fn authorize(&self, ask: &Ask) -> Verdict {
         let refused = || Verdict::Refused {
-            reason: format!("role {} may not read this of channel {}", ask.role, ask.channel),
+            reason: format!(
+                "role {} may not read this of channel {}",
+                ask.role, ask.channel
+            ),
         };
         let channel = ask.channel.to_ascii_lowercase();
-        let asked: Option<Vec<Pattern>> = ask.topics.iter().map(|topic| Pattern::read(topic).ok()).collect();
+        let asked: Option<Vec<Pattern>> = ask
+            .topics
+            .iter()
+            .map(|topic| Pattern::read(topic).ok())
+            .collect();
         let Some(asked) = asked else {
             return refused();
         };
-        let grants = self.grants.iter().filter(|grant| grant.role == ask.role && grant.channel == channel);
+        let grants = self
+            .grants
+            .iter()
+            .filter(|grant| grant.role == ask.role && grant.channel == channel);
         for grant in grants {
             let covers = match &grant.topics {
                 None => true,
                 Some(topics) => {
                     let own = Pattern::read_list(topics).unwrap_or_default();
-                    let own: Vec<Pattern> = own.iter().filter_map(|pattern| pattern.of_subject(ask.subject.as_deref())).collect();
-                    !asked.is_empty() && asked.iter().all(|topic| own.iter().any(|own| own.covers(topic)))
+                    let own: Vec<Pattern> = own
+                        .iter()
+                        .filter_map(|pattern| pattern.of_subject(ask.subject.as_deref()))
+                        .collect();
+                    !asked.is_empty()
+                        && asked
+                            .iter()
+                            .all(|topic| own.iter().any(|own| own.covers(topic)))
                 }
             };
             if covers {
@@ -124,7 +145,13 @@ impl Memory {
         self.change(|inside| {
             inside.tick += 1;
             let cursor = Cursor::new(inside.epoch, inside.tick, 1);
-            inside.log.push(Arc::new(Notice::new(cursor, channel, topic, payload, clock::now_us())));
+            inside.log.push(Arc::new(Notice::new(
+                cursor,
+                channel,
+                topic,
+                payload,
+                clock::now_us(),
+            )));
             cursor
         })
     }
@@ -135,7 +162,13 @@ impl Memory {
             inside.tick += 1;
             for (n, (topic, payload)) in (1..).zip(many) {
                 let cursor = Cursor::new(inside.epoch, inside.tick, n);
-                inside.log.push(Arc::new(Notice::new(cursor, channel, *topic, payload, clock::now_us())));
+                inside.log.push(Arc::new(Notice::new(
+                    cursor,
+                    channel,
+                    *topic,
+                    payload,
+                    clock::now_us(),
+                )));
             }
         });
     }
@@ -164,7 +197,13 @@ impl Memory {
         self.grant_since(role, channel, topics, None);
     }
 
-    pub fn grant_since(&self, role: &str, channel: &str, topics: Option<&str>, since: Option<Cursor>) {
+    pub fn grant_since(
+        &self,
+        role: &str,
+        channel: &str,
+        topics: Option<&str>,
+        since: Option<Cursor>,
+    ) {
         let grant = Grant {
             role: role.to_owned(),
             channel: channel.to_owned(),
@@ -176,8 +215,16 @@ impl Memory {
 
     /// And says so, as the server does.
     pub fn revoke(&self, role: &str, channel: &str) {
-        self.change(|inside| inside.grants.retain(|grant| grant.role != role || grant.channel != channel));
-        self.publish("pushy_control", None, &format!(r#"{{"v":1,"event":"gateway_grants","channel":"{channel}"}}"#));
+        self.change(|inside| {
+            inside
+                .grants
+                .retain(|grant| grant.role != role || grant.channel != channel)
+        });
+        self.publish(
+            "pushy_control",
+            None,
+            &format!(r#"{{"v":1,"event":"gateway_grants","channel":"{channel}"}}"#),
+        );
     }
 
     pub fn ticket(&self, text: &str, ticket: Redeemed) {
@@ -251,7 +298,9 @@ impl Source for Memory {
         Box::pin(async move {
             let mut changed = self.changed.subscribe();
             // Whoever holds it back lives as long as this.
-            let _ = changed.wait_for(|_| !lock(&self.inside).held.contains(&ask.role)).await;
+            let _ = changed
+                .wait_for(|_| !lock(&self.inside).held.contains(&ask.role))
+                .await;
             self.ask(|inside| inside.authorize(&ask)).await
         })
     }

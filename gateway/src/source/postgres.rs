@@ -15,19 +15,23 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::{Answer, Ask, Chunk, Event, KeyText, Metric, Reader, Redeemed, Source, SourceError, Verdict};
+use super::{
+    Answer, Ask, Chunk, Event, KeyText, Metric, Reader, Redeemed, Source, SourceError, Verdict,
+};
 use crate::lock;
 use crate::notice::Notice;
 
 /// All that the gateway says to the database.
 mod sql {
     pub const POSITION: &str = "SELECT pushy.log_position()";
-    pub const WAIT: &str = "CALL pushy_internal.log_wait($1::text, make_interval(secs => $2::float8), NULL)";
+    pub const WAIT: &str =
+        "CALL pushy_internal.log_wait($1::text, make_interval(secs => $2::float8), NULL)";
     /// In order; a row with `resync` has but its cursor. The end is in the last row, whose channel is NULL.
     pub const READ: &str = "SELECT cursor, channel, topic, payload, at, resync FROM pushy_internal.log_read($1::text, $2::int)";
     pub const AUTHORIZE: &str =
         "SELECT allowed, reason, channel, since FROM pushy_internal.gateway_authorize($1::text, $2::text, $3::text, $4::text[])";
-    pub const REDEEM: &str = "SELECT role, subject, channels, topics FROM pushy_internal.gateway_redeem($1::text)";
+    pub const REDEEM: &str =
+        "SELECT role, subject, channels, topics FROM pushy_internal.gateway_redeem($1::text)";
     pub const KEYS: &str =
         "SELECT name, algorithm, material, kid, issuer, audience, role_claim, role FROM pushy_internal.gateway_keys()";
     pub const METRICS: &str = "SELECT name, help, kind, labels::text, value FROM pushy.metrics()";
@@ -74,7 +78,9 @@ fn roots(file: &str) -> Result<RootCertStore, String> {
     let certs = CertificateDer::pem_file_iter(file).map_err(|error| format!("{file}: {error}"))?;
     for cert in certs {
         let cert = cert.map_err(|error| format!("{file}: {error}"))?;
-        roots.add(cert).map_err(|error| format!("{file}: {error}"))?;
+        roots
+            .add(cert)
+            .map_err(|error| format!("{file}: {error}"))?;
     }
     Ok(roots)
 }
@@ -82,7 +88,9 @@ fn roots(file: &str) -> Result<RootCertStore, String> {
 impl Lane {
     async fn connect(config: &Config, tls: &MakeRustlsConnect) -> Result<Self, SourceError> {
         let connected = timeout(PATIENCE, config.connect(tls.clone())).await;
-        let (client, connection) = connected.map_err(|_| SourceError::Away("no connection in time".to_owned()))?.map_err(|error| refused(&error))?;
+        let (client, connection) = connected
+            .map_err(|_| SourceError::Away("no connection in time".to_owned()))?
+            .map_err(|error| refused(&error))?;
         // It ends when its client is dropped; what went wrong, the next statement says.
         tokio::spawn(async move {
             let _ = connection.await;
@@ -94,7 +102,10 @@ impl Lane {
     }
 
     async fn prepared(&self, sql: &'static str) -> Result<Statement, tokio_postgres::Error> {
-        let known = lock(&self.statements).iter().find(|(text, _)| *text == sql).map(|(_, statement)| statement.clone());
+        let known = lock(&self.statements)
+            .iter()
+            .find(|(text, _)| *text == sql)
+            .map(|(_, statement)| statement.clone());
         if let Some(statement) = known {
             return Ok(statement);
         }
@@ -103,7 +114,11 @@ impl Lane {
         Ok(statement)
     }
 
-    async fn rows(&self, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, tokio_postgres::Error> {
+    async fn rows(
+        &self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
         let statement = self.prepared(sql).await?;
         self.client.query(&statement, values).await
     }
@@ -111,13 +126,22 @@ impl Lane {
 
 impl Postgres {
     pub fn new(dsn: &str, root_cert: &str) -> Result<Self, String> {
-        let mut config: Config = dsn.parse().map_err(|_| "dsn is no connection string, such as postgresql://gateway@host/app".to_owned())?;
+        let mut config: Config = dsn.parse().map_err(|_| {
+            "dsn is no connection string, such as postgresql://gateway@host/app".to_owned()
+        })?;
         config.application_name("pushy-gateway");
-        config.keepalives(true).keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE / 3).keepalives_retries(3);
+        config
+            .keepalives(true)
+            .keepalives_idle(KEEPALIVE)
+            .keepalives_interval(KEEPALIVE / 3)
+            .keepalives_retries(3);
         config.connect_timeout(PATIENCE);
-        let versions = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
+        let versions = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions();
         let builder = versions.map_err(|error| error.to_string())?;
-        let tls = builder.with_root_certificates(roots(root_cert)?).with_no_client_auth();
+        let tls = builder
+            .with_root_certificates(roots(root_cert)?)
+            .with_no_client_auth();
         Ok(Self {
             config,
             tls: MakeRustlsConnect::new(tls),
@@ -127,7 +151,10 @@ impl Postgres {
 
     async fn session(&self) -> Result<Arc<Session>, SourceError> {
         let mut kept = self.session.lock().await;
-        if let Some(session) = kept.as_ref().filter(|one| !one.pump.client.is_closed() && !one.questions.client.is_closed()) {
+        if let Some(session) = kept
+            .as_ref()
+            .filter(|one| !one.pump.client.is_closed() && !one.questions.client.is_closed())
+        {
             return Ok(session.clone());
         }
         *kept = None;
@@ -140,7 +167,13 @@ impl Postgres {
     }
 
     /// Statements prepared for functions of an older version of the extension fail: another session prepares them anew.
-    async fn ask(&self, reader: Reader, limit: Duration, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, SourceError> {
+    async fn ask(
+        &self,
+        reader: Reader,
+        limit: Duration,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, SourceError> {
         let session = self.session().await?;
         let lane = match reader {
             Reader::Pump => &session.pump,
@@ -168,12 +201,17 @@ impl Postgres {
     }
 }
 
-fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: &str) -> Result<T, SourceError> {
-    row.try_get(column).map_err(|error| SourceError::Failed(format!("column {column}: {error}")))
+fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a Row,
+    column: &str,
+) -> Result<T, SourceError> {
+    row.try_get(column)
+        .map_err(|error| SourceError::Failed(format!("column {column}: {error}")))
 }
 
 fn cursor(text: &str) -> Result<Cursor, SourceError> {
-    text.parse().map_err(|_| SourceError::Failed(format!("\"{text}\" is no cursor")))
+    text.parse()
+        .map_err(|_| SourceError::Failed(format!("\"{text}\" is no cursor")))
 }
 
 fn chunk(rows: &[Row], after: Cursor) -> Result<Chunk, SourceError> {
@@ -191,9 +229,17 @@ fn chunk(rows: &[Row], after: Cursor) -> Result<Chunk, SourceError> {
         };
         let published: Option<std::time::SystemTime> = get(row, "at")?;
         let since = published.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let at_us = since.map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+        let at_us = since.map_or(0, |since| {
+            i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+        });
         let payload: Option<&str> = get(row, "payload")?;
-        let notice = Notice::new(at, channel, get(row, "topic")?, payload.unwrap_or_default(), at_us);
+        let notice = Notice::new(
+            at,
+            channel,
+            get(row, "topic")?,
+            payload.unwrap_or_default(),
+            at_us,
+        );
         events.push(Event::Notice(Arc::new(notice)));
     }
     Ok(Chunk { events, next })
@@ -203,8 +249,12 @@ impl Source for Postgres {
     fn position(&self) -> Answer<'_, Cursor> {
         Box::pin(async {
             let rows = self.ask(Reader::Pump, PATIENCE, sql::POSITION, &[]).await?;
-            let row = rows.first().ok_or_else(|| SourceError::Failed("log_position() answers nothing".to_owned()))?;
-            let text: &str = row.try_get(0).map_err(|error| SourceError::Failed(error.to_string()))?;
+            let row = rows
+                .first()
+                .ok_or_else(|| SourceError::Failed("log_position() answers nothing".to_owned()))?;
+            let text: &str = row
+                .try_get(0)
+                .map_err(|error| SourceError::Failed(error.to_string()))?;
             cursor(text)
         })
     }
@@ -212,24 +262,41 @@ impl Source for Postgres {
     fn wait(&self, after: Cursor, at_most: Duration) -> Answer<'_, bool> {
         Box::pin(async move {
             let (after, seconds) = (after.to_string(), at_most.as_secs_f64());
-            let rows = self.ask(Reader::Pump, at_most + PATIENCE, sql::WAIT, &[&after, &seconds]).await?;
-            Ok(rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(false))
+            let rows = self
+                .ask(
+                    Reader::Pump,
+                    at_most + PATIENCE,
+                    sql::WAIT,
+                    &[&after, &seconds],
+                )
+                .await?;
+            Ok(rows
+                .first()
+                .and_then(|row| row.try_get(0).ok())
+                .unwrap_or(false))
         })
     }
 
     fn read(&self, reader: Reader, after: Cursor, max: u32) -> Answer<'_, Chunk> {
         Box::pin(async move {
             let max = i32::try_from(max).unwrap_or(i32::MAX);
-            let rows = self.ask(reader, PATIENCE, sql::READ, &[&after.to_string(), &max]).await?;
+            let rows = self
+                .ask(reader, PATIENCE, sql::READ, &[&after.to_string(), &max])
+                .await?;
             chunk(&rows, after)
         })
     }
 
     fn authorize(&self, ask: Ask) -> Answer<'_, Verdict> {
         Box::pin(async move {
-            let values: [&(dyn ToSql + Sync); 4] = [&ask.role, &ask.subject, &ask.channel, &ask.topics];
-            let rows = self.ask(Reader::Replay, PATIENCE, sql::AUTHORIZE, &values).await?;
-            let row = rows.first().ok_or_else(|| SourceError::Failed("gateway_authorize() answers nothing".to_owned()))?;
+            let values: [&(dyn ToSql + Sync); 4] =
+                [&ask.role, &ask.subject, &ask.channel, &ask.topics];
+            let rows = self
+                .ask(Reader::Replay, PATIENCE, sql::AUTHORIZE, &values)
+                .await?;
+            let row = rows.first().ok_or_else(|| {
+                SourceError::Failed("gateway_authorize() answers nothing".to_owned())
+            })?;
             let channel: Option<String> = get(row, "channel")?;
             match (get::<Option<bool>>(row, "allowed")?, channel) {
                 (Some(true), Some(channel)) => Ok(Verdict::Allowed {
@@ -237,7 +304,8 @@ impl Source for Postgres {
                     since: get(row, "since")?,
                 }),
                 _ => Ok(Verdict::Refused {
-                    reason: get::<Option<String>>(row, "reason")?.unwrap_or_else(|| "refused".to_owned()),
+                    reason: get::<Option<String>>(row, "reason")?
+                        .unwrap_or_else(|| "refused".to_owned()),
                 }),
             }
         })
@@ -245,7 +313,9 @@ impl Source for Postgres {
 
     fn redeem(&self, ticket: String) -> Answer<'_, Option<Redeemed>> {
         Box::pin(async move {
-            let rows = self.ask(Reader::Replay, PATIENCE, sql::REDEEM, &[&ticket]).await?;
+            let rows = self
+                .ask(Reader::Replay, PATIENCE, sql::REDEEM, &[&ticket])
+                .await?;
             let Some(row) = rows.first() else {
                 return Ok(None);
             };
@@ -279,11 +349,14 @@ impl Source for Postgres {
 
     fn metrics(&self) -> Answer<'_, Vec<Metric>> {
         Box::pin(async {
-            let rows = self.ask(Reader::Replay, PATIENCE, sql::METRICS, &[]).await?;
+            let rows = self
+                .ask(Reader::Replay, PATIENCE, sql::METRICS, &[])
+                .await?;
             let metric = |row: &Row| {
                 let labels: Option<&str> = get(row, "labels")?;
                 let labels: std::collections::BTreeMap<String, String> =
-                    serde_json::from_str(labels.unwrap_or("{}")).map_err(|error| SourceError::Failed(format!("labels: {error}")))?;
+                    serde_json::from_str(labels.unwrap_or("{}"))
+                        .map_err(|error| SourceError::Failed(format!("labels: {error}")))?;
                 Ok(Metric {
                     name: get(row, "name")?,
                     help: get(row, "help")?,

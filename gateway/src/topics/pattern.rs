@@ -62,7 +62,10 @@ impl Level {
         let mut rest = written.chars();
         while let Some(char) = rest.next() {
             literal.push(match char {
-                '\\' => rest.next().filter(|next| SPECIAL.contains(*next)).ok_or(Flaw::Escape)?,
+                '\\' => rest
+                    .next()
+                    .filter(|next| SPECIAL.contains(*next))
+                    .ok_or(Flaw::Escape)?,
                 '*' => return Err(Flaw::Star),
                 '{' | '}' => return Err(Flaw::Brace),
                 ',' => return Err(Flaw::Comma),
@@ -93,7 +96,10 @@ impl Pattern {
         if written.bytes().any(|byte| byte.is_ascii_control()) {
             return Err(Flaw::Control);
         }
-        let levels: Vec<Level> = written.split('/').map(Level::read).collect::<Result<_, _>>()?;
+        let levels: Vec<Level> = written
+            .split('/')
+            .map(Level::read)
+            .collect::<Result<_, _>>()?;
         if levels.len() > DEEPEST {
             return Err(Flaw::TooDeep);
         }
@@ -112,7 +118,10 @@ impl Pattern {
             is_escaped = char == '\\' && !is_escaped;
             ends
         };
-        written.split(between).map(|one| Self::read(one.trim_start())).collect()
+        written
+            .split(between)
+            .map(|one| Self::read(one.trim_start()))
+            .collect()
     }
 
     pub fn levels(&self) -> &[Level] {
@@ -133,7 +142,9 @@ impl Pattern {
         let level = |level: &Level| match level {
             Level::Subject => {
                 let is_level = |subject: &&str| !subject.is_empty() && !subject.contains('/');
-                subject.filter(is_level).map(|subject| Level::Literal(subject.into()))
+                subject
+                    .filter(is_level)
+                    .map(|subject| Level::Literal(subject.into()))
             }
             other => Some(other.clone()),
         };

@@ -65,7 +65,10 @@ impl Trie {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.literal.is_empty() && self.any.is_none() && self.here.is_empty() && self.rest.is_empty()
+        self.literal.is_empty()
+            && self.any.is_none()
+            && self.here.is_empty()
+            && self.rest.is_empty()
     }
 
     /// Each listener of the topic; one with several patterns maybe several times. As deep as patterns are.

@@ -89,7 +89,12 @@ mod tests {
     fn what_a_close_says_has_room_in_a_frame() {
         let longest = Cursor::new(i64::MAX, i64::MAX, i32::MAX);
         for (_, reason) in ALL {
-            let close = Close { reason, ..GOING_AWAY }.at(longest).after_ms(99_999);
+            let close = Close {
+                reason,
+                ..GOING_AWAY
+            }
+            .at(longest)
+            .after_ms(99_999);
             assert!(close.json().len() <= 123, "{}", close.json());
         }
     }

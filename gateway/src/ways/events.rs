@@ -17,12 +17,23 @@ use super::session::{Out, Session};
 
 const TRANSPORT: &str = "sse";
 
-pub async fn open(gateway: &Arc<Gateway>, visitor: Visitor, headers: &HeaderMap, query: &str) -> Result<Response, Refusal> {
+pub async fn open(
+    gateway: &Arc<Gateway>,
+    visitor: Visitor,
+    headers: &HeaderMap,
+    query: &str,
+) -> Result<Response, Refusal> {
     let query = Query::read(query)?;
     let request = query.request(gateway, headers)?;
     let who = authenticate(gateway, headers, query.ticket.as_deref()).await?;
     let who = who.ok_or_else(|| Code::Unauthenticated.because("a token or a ticket is needed"))?;
-    let mut session = Session::new(gateway, TRANSPORT, visitor.address, true, gateway.settings.buffer_notices);
+    let mut session = Session::new(
+        gateway,
+        TRANSPORT,
+        visitor.address,
+        true,
+        gateway.settings.buffer_notices,
+    );
     session.admit(who)?;
     session.subscribe(request)?;
     session.settle().await?;
@@ -35,7 +46,10 @@ pub async fn open(gateway: &Arc<Gateway>, visitor: Visitor, headers: &HeaderMap,
     });
     let mut response = Response::new(Body::from_stream(stream));
     let fields = response.headers_mut();
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    fields.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // nginx holds back what it could buffer.
     fields.insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -55,8 +69,12 @@ fn write(session: &Session, out: Out) -> (Bytes, bool) {
             for item in &items {
                 match item {
                     Item::Notice { notice, .. } => text.extend_from_slice(notice.event()),
-                    Item::Resync { cursor, .. } => text.extend_from_slice(message::event(&message::frame(item), Some(*cursor)).as_bytes()),
-                    Item::Message(said) => text.extend_from_slice(message::event(said, None).as_bytes()),
+                    Item::Resync { cursor, .. } => text.extend_from_slice(
+                        message::event(&message::frame(item), Some(*cursor)).as_bytes(),
+                    ),
+                    Item::Message(said) => {
+                        text.extend_from_slice(message::event(said, None).as_bytes())
+                    }
                 }
             }
             (text.into(), false)
@@ -64,7 +82,10 @@ fn write(session: &Session, out: Out) -> (Bytes, bool) {
         // An id alone moves the browser's Last-Event-ID, and fires no event.
         Out::KeepAlive(Some(cursor)) => (format!("id: {}\n\n", cursor.shown()).into(), false),
         Out::KeepAlive(None) => (Bytes::from_static(b":\n\n"), false),
-        Out::Expiring(until_s) => (message::event(&message::expiring(until_s), None).into(), false),
+        Out::Expiring(until_s) => (
+            message::event(&message::expiring(until_s), None).into(),
+            false,
+        ),
         Out::Close(close) => {
             session.count_close(&close);
             (message::close_event(&close).into(), true)

@@ -92,7 +92,8 @@ impl Code {
 }
 
 pub fn error(id: Option<Tag>, refusal: &Refusal) -> Arc<str> {
-    let mut said = json!({"type": "error", "code": refusal.code.word(), "message": refusal.message});
+    let mut said =
+        json!({"type": "error", "code": refusal.code.word(), "message": refusal.message});
     if let (Some(id), Some(said)) = (id, said.as_object_mut()) {
         said.insert("id".to_owned(), id.into());
     }
@@ -112,7 +113,9 @@ pub fn unsubscribed(id: Tag) -> Arc<str> {
 }
 
 pub fn authenticated(until_s: i64) -> Arc<str> {
-    json!({"type": "authenticated", "until": clock::iso(until_s.saturating_mul(1_000_000))}).to_string().into()
+    json!({"type": "authenticated", "until": clock::iso(until_s.saturating_mul(1_000_000))})
+        .to_string()
+        .into()
 }
 
 pub fn pong(id: Option<u64>) -> Arc<str> {
@@ -135,7 +138,9 @@ pub fn position(cursor: Cursor) -> String {
 pub fn frame(item: &Item) -> String {
     match item {
         Item::Message(text) => text.to_string(),
-        Item::Resync { tag, cursor } => json!({"type": "resync", "id": tag, "cursor": cursor.shown()}).to_string(),
+        Item::Resync { tag, cursor } => {
+            json!({"type": "resync", "id": tag, "cursor": cursor.shown()}).to_string()
+        }
         Item::Notice { notice, tag, more } => {
             let members = notice.members();
             let mut text = String::with_capacity(members.len() + 48);
@@ -155,13 +160,21 @@ pub fn frame(item: &Item) -> String {
 /// As a stream writes what is no notice: the kind is the event's name.
 pub fn event(text: &str, id: Option<Cursor>) -> String {
     let kind = serde_json::from_str::<serde_json::Value>(text).ok();
-    let kind = kind.as_ref().and_then(|said| said.get("type")?.as_str()).unwrap_or("message");
-    let id = id.map(|id| format!("id: {}\n", id.shown())).unwrap_or_default();
+    let kind = kind
+        .as_ref()
+        .and_then(|said| said.get("type")?.as_str())
+        .unwrap_or("message");
+    let id = id
+        .map(|id| format!("id: {}\n", id.shown()))
+        .unwrap_or_default();
     format!("{id}event: {kind}\ndata: {text}\n\n")
 }
 
 pub fn close_event(close: &Close) -> String {
-    let retry = close.retry_ms.map(|retry_ms| format!("retry: {}\n", retry_ms.max(1_000))).unwrap_or_default();
+    let retry = close
+        .retry_ms
+        .map(|retry_ms| format!("retry: {}\n", retry_ms.max(1_000)))
+        .unwrap_or_default();
     let data = json!({"type": "close", "code": close.code, "said": serde_json::from_str::<serde_json::Value>(&close.json()).unwrap_or_default()});
     format!("{retry}event: close\ndata: {data}\n\n")
 }

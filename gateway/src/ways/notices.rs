@@ -47,11 +47,19 @@ impl Page {
     }
 }
 
-pub async fn poll(gateway: &Arc<Gateway>, visitor: Visitor, headers: &HeaderMap, query: &str) -> Result<Response, Refusal> {
+pub async fn poll(
+    gateway: &Arc<Gateway>,
+    visitor: Visitor,
+    headers: &HeaderMap,
+    query: &str,
+) -> Result<Response, Refusal> {
     let settings = &gateway.settings;
     let query = Query::read(query)?;
     let request = query.request(gateway, headers)?;
-    let (wait, max) = (query.wait(settings.max_wait)?, query.max(settings.max_notices)?);
+    let (wait, max) = (
+        query.wait(settings.max_wait)?,
+        query.max(settings.max_notices)?,
+    );
     let who = authenticate(gateway, headers, query.ticket.as_deref()).await?;
     let who = who.ok_or_else(|| Code::Unauthenticated.because("a token or a ticket is needed"))?;
     let mut session = Session::new(gateway, TRANSPORT, visitor.address, true, max);
@@ -60,7 +68,14 @@ pub async fn poll(gateway: &Arc<Gateway>, visitor: Visitor, headers: &HeaderMap,
     session.subscribe(request)?;
     session.settle().await?;
     let page = gather(&mut session, wait, settings.ask_timeout, max).await?;
-    Ok(answer(&session, page, after, max, headers, query.ticket.is_some()))
+    Ok(answer(
+        &session,
+        page,
+        after,
+        max,
+        headers,
+        query.ticket.is_some(),
+    ))
 }
 
 struct Gathered {
@@ -68,7 +83,12 @@ struct Gathered {
     next: Cursor,
 }
 
-async fn gather(session: &mut Session, wait: Duration, ask_timeout: Duration, max: usize) -> Result<Gathered, Refusal> {
+async fn gather(
+    session: &mut Session,
+    wait: Duration,
+    ask_timeout: Duration,
+    max: usize,
+) -> Result<Gathered, Refusal> {
     let mut page = Page::default();
     let begun = Instant::now();
     let (deadline, at_most) = (begun + wait, begun + wait + ask_timeout);
@@ -102,38 +122,76 @@ async fn gather(session: &mut Session, wait: Duration, ask_timeout: Duration, ma
         }
         page.add(left);
     }
-    let last = page.notices.last().map(|notice| notice.cursor).or(page.resync);
+    let last = page
+        .notices
+        .last()
+        .map(|notice| notice.cursor)
+        .or(page.resync);
     // A full page may have left something behind.
-    let next = if page.notices.len() < max { position.or(last) } else { last };
+    let next = if page.notices.len() < max {
+        position.or(last)
+    } else {
+        last
+    };
     let next = next.ok_or_else(|| Code::Unavailable.because("the database was not reached yet"))?;
     Ok(Gathered { page, next })
 }
 
-fn answer(session: &Session, gathered: Gathered, after: Option<Cursor>, max: usize, headers: &HeaderMap, is_by_ticket: bool) -> Response {
+fn answer(
+    session: &Session,
+    gathered: Gathered,
+    after: Option<Cursor>,
+    max: usize,
+    headers: &HeaderMap,
+    is_by_ticket: bool,
+) -> Response {
     let Gathered { page, next } = gathered;
     let is_full = page.notices.len() >= max;
-    let is_chained = after.is_some() && page.resync.is_none() && !page.notices.is_empty() && !is_by_ticket;
+    let is_chained =
+        after.is_some() && page.resync.is_none() && !page.notices.is_empty() && !is_by_ticket;
     // A full page says for ever the same; one that is not, says so until the next notice.
     let cache = match (is_chained, is_full) {
         (true, true) => "private, max-age=60",
         (true, false) => "private, no-cache",
         (false, _) => "no-store",
     };
-    let tag = format!("\"{}:{}\"", after.unwrap_or(Cursor::START).shown(), next.shown());
-    let is_known = is_chained && headers.get_all("if-none-match").iter().any(|known| known.as_bytes() == tag.as_bytes());
+    let tag = format!(
+        "\"{}:{}\"",
+        after.unwrap_or(Cursor::START).shown(),
+        next.shown()
+    );
+    let is_known = is_chained
+        && headers
+            .get_all("if-none-match")
+            .iter()
+            .any(|known| known.as_bytes() == tag.as_bytes());
     let mut response = if is_known {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let items: Vec<Item> = page.notices.iter().map(|notice| Item::Notice { notice: notice.clone(), tag: TAG, more: Vec::new() }).collect();
+        let items: Vec<Item> = page
+            .notices
+            .iter()
+            .map(|notice| Item::Notice {
+                notice: notice.clone(),
+                tag: TAG,
+                more: Vec::new(),
+            })
+            .collect();
         session.sent(&items, TRANSPORT);
         Response::new(Body::from(body(&page, next)))
     };
     let fields = response.headers_mut();
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    fields.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
-    fields.append(header::VARY, HeaderValue::from_static("Authorization, Last-Event-ID"));
+    fields.append(
+        header::VARY,
+        HeaderValue::from_static("Authorization, Last-Event-ID"),
+    );
     if is_chained {
         if let Ok(tag) = HeaderValue::from_str(&tag) {
             fields.insert(header::ETAG, tag);
@@ -143,7 +201,11 @@ fn answer(session: &Session, gathered: Gathered, after: Option<Cursor>, max: usi
 }
 
 fn body(page: &Page, next: Cursor) -> Vec<u8> {
-    let size: usize = page.notices.iter().map(|notice| notice.members().len() + 3).sum();
+    let size: usize = page
+        .notices
+        .iter()
+        .map(|notice| notice.members().len() + 3)
+        .sum();
     let mut body = Vec::with_capacity(size + 80);
     body.extend_from_slice(b"{\"notices\":[");
     for (n, notice) in page.notices.iter().enumerate() {
@@ -154,7 +216,11 @@ fn body(page: &Page, next: Cursor) -> Vec<u8> {
         body.extend_from_slice(notice.members());
         body.push(b'}');
     }
-    let end = format!("],\"next\":\"{}\",\"resync\":{}}}\n", next.shown(), page.resync.is_some());
+    let end = format!(
+        "],\"next\":\"{}\",\"resync\":{}}}\n",
+        next.shown(),
+        page.resync.is_some()
+    );
     body.extend_from_slice(end.as_bytes());
     body
 }

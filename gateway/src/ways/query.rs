@@ -61,17 +61,32 @@ impl Query {
 
     /// The one subscription of a stream or a poll.
     pub fn request(&self, gateway: &Gateway, headers: &HeaderMap) -> Result<Request, Refusal> {
-        let channel = self.channel.as_deref().ok_or_else(|| Code::BadChannel.because("channel is missing"))?;
+        let channel = self
+            .channel
+            .as_deref()
+            .ok_or_else(|| Code::BadChannel.because("channel is missing"))?;
         // What a browser has heard counts, not where its page began.
-        let heard = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
-        request(gateway, 1, channel, &self.topics, heard.or(self.after.as_deref()), self.latest, false)
+        let heard = headers
+            .get("last-event-id")
+            .and_then(|id| id.to_str().ok())
+            .filter(|id| !id.is_empty());
+        request(
+            gateway,
+            1,
+            channel,
+            &self.topics,
+            heard.or(self.after.as_deref()),
+            self.latest,
+            false,
+        )
     }
 
     pub fn wait(&self, most: Duration) -> Result<Duration, Refusal> {
         let Some(wait) = &self.wait else {
             return Ok(Duration::ZERO);
         };
-        let wait = read_duration(wait).ok_or_else(|| Code::BadMessage.because("wait is no length of time, such as 30s"))?;
+        let wait = read_duration(wait)
+            .ok_or_else(|| Code::BadMessage.because("wait is no length of time, such as 30s"))?;
         Ok(wait.min(most))
     }
 
@@ -79,24 +94,41 @@ impl Query {
         let Some(max) = &self.max else {
             return Ok(most.min(100));
         };
-        let max: usize = max.parse().map_err(|_| Code::BadMessage.because("max is no number"))?;
+        let max: usize = max
+            .parse()
+            .map_err(|_| Code::BadMessage.because("max is no number"))?;
         Ok(max.clamp(1, most))
     }
 }
 
-pub fn request(gateway: &Gateway, tag: Tag, channel: &str, topics: &[String], after: Option<&str>, latest: bool, presence: bool) -> Result<Request, Refusal> {
+pub fn request(
+    gateway: &Gateway,
+    tag: Tag,
+    channel: &str,
+    topics: &[String],
+    after: Option<&str>,
+    latest: bool,
+    presence: bool,
+) -> Result<Request, Refusal> {
     if channel.is_empty() || channel.len() > LONGEST_CHANNEL || channel.contains('\0') {
         return Err(Code::BadChannel.because("channel is empty, or longer than a name can be"));
     }
     if topics.len() > gateway.settings.max_topics {
         gateway.metrics.refuse("topics");
-        return Err(Code::TooMany.because(format!("there are more than {} topics", gateway.settings.max_topics)));
+        return Err(Code::TooMany.because(format!(
+            "there are more than {} topics",
+            gateway.settings.max_topics
+        )));
     }
-    let read = |topic: &String| Pattern::read(topic).map_err(|flaw| Code::BadTopic.because(format!("a topic {flaw}")));
+    let read = |topic: &String| {
+        Pattern::read(topic).map_err(|flaw| Code::BadTopic.because(format!("a topic {flaw}")))
+    };
     let patterns: Vec<Pattern> = topics.iter().map(read).collect::<Result<_, _>>()?;
     let after = match after {
         None => None,
-        Some(text) => Some(text.parse::<Cursor>().map_err(|_| Code::BadCursor.because("after is no cursor: pass one as it was given"))?),
+        Some(text) => Some(text.parse::<Cursor>().map_err(|_| {
+            Code::BadCursor.because("after is no cursor: pass one as it was given")
+        })?),
     };
     Ok(Request {
         tag,
@@ -109,11 +141,20 @@ pub fn request(gateway: &Gateway, tag: Tag, channel: &str, topics: &[String], af
 }
 
 /// The token in `Authorization`, or the ticket in the URL.
-pub async fn authenticate(gateway: &Gateway, headers: &HeaderMap, ticket: Option<&str>) -> Result<Option<Principal>, Refusal> {
+pub async fn authenticate(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    ticket: Option<&str>,
+) -> Result<Option<Principal>, Refusal> {
     let settings = &gateway.settings;
     if let Some(field) = headers.get("authorization") {
-        let token = field.to_str().ok().and_then(|field| field.strip_prefix("Bearer ").or_else(|| field.strip_prefix("bearer ")));
-        let token = token.ok_or_else(|| Code::Unauthenticated.because("Authorization is no bearer token"))?;
+        let token = field.to_str().ok().and_then(|field| {
+            field
+                .strip_prefix("Bearer ")
+                .or_else(|| field.strip_prefix("bearer "))
+        });
+        let token = token
+            .ok_or_else(|| Code::Unauthenticated.because("Authorization is no bearer token"))?;
         return verify(gateway, token.trim()).map(Some);
     }
     let Some(ticket) = ticket else {
@@ -122,11 +163,16 @@ pub async fn authenticate(gateway: &Gateway, headers: &HeaderMap, ticket: Option
     if ticket.is_empty() || ticket.len() > settings.max_token_bytes {
         return Err(Code::Unauthenticated.because("the ticket is none"));
     }
-    let redeemed = tokio::time::timeout(settings.ask_timeout, gateway.source.redeem(ticket.to_owned())).await;
+    let redeemed = tokio::time::timeout(
+        settings.ask_timeout,
+        gateway.source.redeem(ticket.to_owned()),
+    )
+    .await;
     let Ok(Ok(redeemed)) = redeemed else {
         return Err(Code::Unavailable.because("the database does not answer"));
     };
-    let who = redeemed.and_then(|ticket| Principal::of_ticket(ticket, settings.max_age, clock::now_s()));
+    let who =
+        redeemed.and_then(|ticket| Principal::of_ticket(ticket, settings.max_age, clock::now_s()));
     who.map(Some).ok_or_else(|| {
         gateway.metrics.refuse("ticket");
         Code::Unauthenticated.because("the ticket was used, or its time is over")
@@ -139,13 +185,16 @@ pub fn verify(gateway: &Gateway, token: &str) -> Result<Principal, Refusal> {
         gateway.metrics.refuse("token_too_large");
         return Err(Code::Unauthenticated.because("the token is too large"));
     }
-    gateway.who.verify(token, settings.leeway, settings.max_age, clock::now_s()).map_err(|rejected| {
-        gateway.metrics.refuse(rejected.reason());
-        // Whose clock it is, everybody knows; all else would tell a stranger what to try next.
-        let why = match rejected {
-            crate::who::token::Rejected::Expired => "the token has expired",
-            _ => "the token is not valid here",
-        };
-        Code::Unauthenticated.because(why)
-    })
+    gateway
+        .who
+        .verify(token, settings.leeway, settings.max_age, clock::now_s())
+        .map_err(|rejected| {
+            gateway.metrics.refuse(rejected.reason());
+            // Whose clock it is, everybody knows; all else would tell a stranger what to try next.
+            let why = match rejected {
+                crate::who::token::Rejected::Expired => "the token has expired",
+                _ => "the token is not valid here",
+            };
+            Code::Unauthenticated.because(why)
+        })
 }

@@ -107,13 +107,22 @@ pub struct Session {
     last_position: Option<Cursor>,
 }
 
-async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, SourceError>>) -> Result<T, SourceError> {
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, SourceError>>,
+) -> Result<T, SourceError> {
     let late = || SourceError::Away("no answer in time".to_owned());
     timeout(limit, answer).await.unwrap_or_else(|_| Err(late()))
 }
 
 impl Session {
-    pub fn new(gateway: &Arc<Gateway>, transport: &'static str, address: IpAddr, is_single: bool, max_items: usize) -> Self {
+    pub fn new(
+        gateway: &Arc<Gateway>,
+        transport: &'static str,
+        address: IpAddr,
+        is_single: bool,
+        max_items: usize,
+    ) -> Self {
         let settings = &gateway.settings;
         let outbox = gateway.hub.outbox(max_items, settings.buffer_bytes);
         let entry = Arc::new(SocketEntry {
@@ -125,8 +134,16 @@ impl Session {
             who: Mutex::default(),
             channels: Mutex::default(),
         });
-        gateway.metrics.sockets.get_or_create(&[("transport", transport)]).inc();
-        gateway.metrics.opened.get_or_create(&[("transport", transport)]).inc();
+        gateway
+            .metrics
+            .sockets
+            .get_or_create(&[("transport", transport)])
+            .inc();
+        gateway
+            .metrics
+            .opened
+            .get_or_create(&[("transport", transport)])
+            .inc();
         let session = Self {
             id: gateway.register(entry.clone()),
             gateway: gateway.clone(),
@@ -196,8 +213,13 @@ impl Session {
     }
 
     pub fn redeem(&mut self, ticket: String) {
-        let (source, limit) = (self.gateway.source.clone(), self.gateway.settings.ask_timeout);
-        self.asks.push(Box::pin(async move { Asked::Redeemed(within(limit, source.redeem(ticket)).await) }));
+        let (source, limit) = (
+            self.gateway.source.clone(),
+            self.gateway.settings.ask_timeout,
+        );
+        self.asks.push(Box::pin(async move {
+            Asked::Redeemed(within(limit, source.redeem(ticket)).await)
+        }));
     }
 
     /// Whether more is asked of the database than one connection may have under way.
@@ -211,19 +233,27 @@ impl Session {
         };
         if self.subscribed.len() >= self.gateway.settings.max_subscriptions {
             self.gateway.metrics.refuse("subscriptions");
-            return Err(Code::TooMany.because("this connection has as many subscriptions as it may"));
+            return Err(
+                Code::TooMany.because("this connection has as many subscriptions as it may")
+            );
         }
         if self.subscribed.contains_key(&request.tag) {
-            return Err(Code::Taken.because(format!("there is a subscription {} already", request.tag)));
+            return Err(
+                Code::Taken.because(format!("there is a subscription {} already", request.tag))
+            );
         }
         let own = |pattern: &Pattern| pattern.of_subject(who.subject.as_deref());
-        let topics: Option<Option<Vec<Pattern>>> = request.topics.as_ref().map(|topics| topics.iter().map(own).collect());
+        let topics: Option<Option<Vec<Pattern>>> = request
+            .topics
+            .as_ref()
+            .map(|topics| topics.iter().map(own).collect());
         if topics == Some(None) {
             return Err(Code::BadTopic.because("there is no subject that {sub} could stand for"));
         }
         let is_room = matches!(topics.as_ref().and_then(Option::as_deref), Some([one]) if one.exact().is_some());
         if request.presence && !(is_room && who.subject.is_some()) {
-            return Err(Code::NoPresence.because("presence is for a subject, in one topic without patterns"));
+            return Err(Code::NoPresence
+                .because("presence is for a subject, in one topic without patterns"));
         }
         let tag = request.tag;
         let request = Request {
@@ -261,7 +291,10 @@ impl Session {
         self.asks.push(Box::pin(async move {
             let since = Instant::now();
             let verdict = within(limit, gateway.source.authorize(ask)).await;
-            gateway.metrics.authorize.observe(since.elapsed().as_secs_f64());
+            gateway
+                .metrics
+                .authorize
+                .observe(since.elapsed().as_secs_f64());
             Asked::Verdict(tag, number, verdict)
         }));
     }
@@ -271,7 +304,10 @@ impl Session {
         lock(&self.entry.channels).remove(&tag);
         let subscribed = self.subscribed.remove(&tag)?;
         let key = subscribed.key?;
-        if let (Some(room), Some(subject)) = (&subscribed.room, self.who.as_ref().and_then(|who| who.subject.as_deref())) {
+        if let (Some(room), Some(subject)) = (
+            &subscribed.room,
+            self.who.as_ref().and_then(|who| who.subject.as_deref()),
+        ) {
             self.gateway.presence.leave(room, subject, key);
         }
         if self.replay.as_ref().is_some_and(|replay| replay.tag == tag) {
@@ -302,15 +338,26 @@ impl Session {
         match asked {
             Asked::Redeemed(redeemed) => self.hear_redeemed(redeemed),
             Asked::Verdict(tag, number, verdict) => {
-                if self.subscribed.get(&tag).is_none_or(|one| one.asked != number) {
+                if self
+                    .subscribed
+                    .get(&tag)
+                    .is_none_or(|one| one.asked != number)
+                {
                     return;
                 }
                 match verdict {
-                    Ok(Verdict::Allowed { channel, since }) => self.allow(tag, channel, since.as_deref()),
-                    Ok(Verdict::Refused { reason }) => self.refuse(tag, &Code::Denied.because(reason)),
+                    Ok(Verdict::Allowed { channel, since }) => {
+                        self.allow(tag, channel, since.as_deref())
+                    }
+                    Ok(Verdict::Refused { reason }) => {
+                        self.refuse(tag, &Code::Denied.because(reason))
+                    }
                     Err(error) => {
                         self.gateway.say(&error.to_string());
-                        self.refuse(tag, &Code::Unavailable.because("the database does not answer"));
+                        self.refuse(
+                            tag,
+                            &Code::Unavailable.because("the database does not answer"),
+                        );
                     }
                 }
             }
@@ -322,8 +369,11 @@ impl Session {
         let who = match redeemed {
             Err(_) => Err(Code::Unavailable.because("the database does not answer")),
             Ok(ticket) => {
-                let who = ticket.and_then(|ticket| Principal::of_ticket(ticket, max_age, clock::now_s()));
-                who.ok_or_else(|| Code::Unauthenticated.because("the ticket was used, or its time is over"))
+                let who =
+                    ticket.and_then(|ticket| Principal::of_ticket(ticket, max_age, clock::now_s()));
+                who.ok_or_else(|| {
+                    Code::Unauthenticated.because("the ticket was used, or its time is over")
+                })
             }
         };
         let admitted = who.and_then(|who| {
@@ -350,13 +400,19 @@ impl Session {
         let since = match since.map(str::parse::<Cursor>) {
             None => None,
             Some(Ok(since)) => Some(since),
-            Some(Err(_)) => return self.refuse(tag, &Code::Unavailable.because("the database says a cursor that is none")),
+            Some(Err(_)) => {
+                return self.refuse(
+                    tag,
+                    &Code::Unavailable.because("the database says a cursor that is none"),
+                )
+            }
         };
         let Some(subscribed) = self.subscribed.get_mut(&tag) else {
             return;
         };
         let scope = self.who.as_ref().and_then(|who| who.scope.as_ref());
-        if scope.is_some_and(|scope| !scope.covers(&channel, subscribed.request.topics.as_deref())) {
+        if scope.is_some_and(|scope| !scope.covers(&channel, subscribed.request.topics.as_deref()))
+        {
             return self.refuse(tag, &Code::Denied.because("the ticket is not for this"));
         }
         if let Some(key) = subscribed.key {
@@ -384,13 +440,28 @@ impl Session {
             topics: request.topics.clone(),
         };
         let is_live = after.is_none();
-        let announce = |cursor| self.outbox.answer(message::subscribed(tag, &channel, cursor, is_live));
-        let Some(key) = self.gateway.hub.subscribe(&self.outbox, tag, wants, request.latest, after, announce) else {
-            return self.refuse(tag, &Code::Unavailable.because("the database was not reached yet"));
+        let announce = |cursor| {
+            self.outbox
+                .answer(message::subscribed(tag, &channel, cursor, is_live))
+        };
+        let Some(key) =
+            self.gateway
+                .hub
+                .subscribe(&self.outbox, tag, wants, request.latest, after, announce)
+        else {
+            return self.refuse(
+                tag,
+                &Code::Unavailable.because("the database was not reached yet"),
+            );
         };
         subscribed.key = Some(key);
         subscribed.is_told_live = is_live;
-        let shown = request.topics.iter().flatten().map(ToString::to_string).collect();
+        let shown = request
+            .topics
+            .iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect();
         lock(&self.entry.channels).insert(tag, (channel.clone(), shown));
         if request.presence {
             self.enter(tag, key, &channel);
@@ -405,7 +476,11 @@ impl Session {
         let Some(subscribed) = self.subscribed.get_mut(&tag) else {
             return;
         };
-        let topic = subscribed.request.topics.as_ref().and_then(|topics| topics.first()?.exact());
+        let topic = subscribed
+            .request
+            .topics
+            .as_ref()
+            .and_then(|topics| topics.first()?.exact());
         let (Some(subject), Some(topic)) = (subject, topic) else {
             return;
         };
@@ -413,14 +488,21 @@ impl Session {
             channel: channel.into(),
             topic: topic.into(),
         };
-        match self.gateway.presence.enter(&room, &subject, key, &self.outbox, tag) {
+        match self
+            .gateway
+            .presence
+            .enter(&room, &subject, key, &self.outbox, tag)
+        {
             Ok(state) => {
                 self.outbox.answer(state);
                 subscribed.room = Some(room);
             }
             Err(_) => {
                 self.gateway.metrics.refuse("presence");
-                self.outbox.answer(message::error(Some(tag), &Code::NoPresence.because("the room is full, or there are too many")));
+                self.outbox.answer(message::error(
+                    Some(tag),
+                    &Code::NoPresence.because("the room is full, or there are too many"),
+                ));
             }
         }
     }
@@ -433,7 +515,9 @@ impl Session {
             }
             Command::PresenceAnew(tag) => {
                 let subscribed = self.subscribed.get(tag);
-                if let Some((room, key)) = subscribed.and_then(|one| Some((one.room.as_ref()?, one.key?))) {
+                if let Some((room, key)) =
+                    subscribed.and_then(|one| Some((one.room.as_ref()?, one.key?)))
+                {
                     if let Some(state) = self.gateway.presence.state(room, key) {
                         self.outbox.answer(state);
                     }
@@ -458,13 +542,19 @@ impl Session {
                 Step::More => has_more = true,
                 Step::Room => {}
                 Step::Lost(cursor) => self.outbox.close(too_slow(cursor)),
-                Step::Ask(after) if self.replay.is_none() => self.replay = Some(self.replay(tag, key, after)),
+                Step::Ask(after) if self.replay.is_none() => {
+                    self.replay = Some(self.replay(tag, key, after))
+                }
                 Step::Ask(_) => {}
                 Step::Done => {
                     self.catching.remove(&tag);
                     self.empty_replays = 0;
                     let is_live = self.gateway.hub.is_live(key);
-                    if let Some(subscribed) = self.subscribed.get_mut(&tag).filter(|one| is_live && !one.is_told_live) {
+                    if let Some(subscribed) = self
+                        .subscribed
+                        .get_mut(&tag)
+                        .filter(|one| is_live && !one.is_told_live)
+                    {
                         subscribed.is_told_live = true;
                         self.outbox.answer(message::live(tag));
                     }
@@ -481,8 +571,17 @@ impl Session {
         let answer = async move {
             tokio::time::sleep(pause).await;
             let away = || SourceError::Away("the gateway ends".to_owned());
-            let _permit = gateway.replays.clone().acquire_owned().await.map_err(|_| away())?;
-            within(gateway.settings.ask_timeout, gateway.source.read(Reader::Replay, after, REPLAYED)).await
+            let _permit = gateway
+                .replays
+                .clone()
+                .acquire_owned()
+                .await
+                .map_err(|_| away())?;
+            within(
+                gateway.settings.ask_timeout,
+                gateway.source.read(Reader::Replay, after, REPLAYED),
+            )
+            .await
         };
         Replay {
             key,
@@ -520,12 +619,18 @@ impl Session {
     /// The end of its authority comes in time, however much there is to write.
     fn end(&mut self, now: Instant) -> Option<Out> {
         if now >= self.ends {
-            let close = if self.who.is_some() { close::EXPIRED } else { close::UNAUTHENTICATED };
+            let close = if self.who.is_some() {
+                close::EXPIRED
+            } else {
+                close::UNAUTHENTICATED
+            };
             return Some(Out::Close(close));
         }
         if self.expiring.is_some_and(|expiring| now >= expiring) {
             self.expiring = None;
-            return Some(Out::Expiring(self.who.as_ref().map_or(0, |who| who.until_s)));
+            return Some(Out::Expiring(
+                self.who.as_ref().map_or(0, |who| who.until_s),
+            ));
         }
         None
     }
@@ -534,8 +639,13 @@ impl Session {
         if now >= self.alive {
             self.wrote(now);
             let keys = self.subscribed.values().filter_map(|one| one.key);
-            let has_all = !self.subscribed.is_empty() && self.subscribed.values().all(|one| one.key.is_some());
-            let position = self.gateway.hub.common_position(keys, &self.outbox).filter(|_| has_all);
+            let has_all = !self.subscribed.is_empty()
+                && self.subscribed.values().all(|one| one.key.is_some());
+            let position = self
+                .gateway
+                .hub
+                .common_position(keys, &self.outbox)
+                .filter(|_| has_all);
             let news = position.filter(|_| position != self.last_position);
             self.last_position = position.or(self.last_position);
             return Some(Out::KeepAlive(news));
@@ -622,7 +732,9 @@ impl Session {
                 Item::Notice { notice, .. } => {
                     notices += 1;
                     // Clocks differ: nothing is delivered before it is published.
-                    metrics.delivery.observe((now_us - notice.at_us).max(0) as f64 / 1e6);
+                    metrics
+                        .delivery
+                        .observe((now_us - notice.at_us).max(0) as f64 / 1e6);
                 }
                 Item::Resync { .. } => {
                     metrics.resyncs.inc();
@@ -631,13 +743,20 @@ impl Session {
             }
         }
         if notices > 0 {
-            metrics.sent.get_or_create(&[("transport", transport)]).inc_by(notices);
+            metrics
+                .sent
+                .get_or_create(&[("transport", transport)])
+                .inc_by(notices);
             self.entry.sent.fetch_add(notices, Ordering::Relaxed);
         }
     }
 
     pub fn count_close(&self, close: &Close) {
-        self.gateway.metrics.closed.get_or_create(&[("reason", close.reason)]).inc();
+        self.gateway
+            .metrics
+            .closed
+            .get_or_create(&[("reason", close.reason)])
+            .inc();
     }
 }
 
@@ -648,6 +767,10 @@ impl Drop for Session {
             self.unsubscribe(tag);
         }
         self.gateway.forget(self.id);
-        self.gateway.metrics.sockets.get_or_create(&[("transport", self.entry.transport)]).dec();
+        self.gateway
+            .metrics
+            .sockets
+            .get_or_create(&[("transport", self.entry.transport)])
+            .dec();
     }
 }

@@ -25,10 +25,22 @@ const WRITE_BUFFER: usize = 16_384;
 /// Until a client has answered that it closes, too.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-pub async fn open(gateway: &Arc<Gateway>, visitor: Visitor, headers: &HeaderMap, query: &str, upgrade: WebSocketUpgrade) -> Result<Response, Refusal> {
+pub async fn open(
+    gateway: &Arc<Gateway>,
+    visitor: Visitor,
+    headers: &HeaderMap,
+    query: &str,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Refusal> {
     let query = Query::read(query)?;
     let who = authenticate(gateway, headers, query.ticket.as_deref()).await?;
-    let mut session = Session::new(gateway, TRANSPORT, visitor.address, false, gateway.settings.buffer_notices);
+    let mut session = Session::new(
+        gateway,
+        TRANSPORT,
+        visitor.address,
+        false,
+        gateway.settings.buffer_notices,
+    );
     if let Some(who) = who {
         let until_s = who.until_s;
         session.admit(who)?;
@@ -38,14 +50,27 @@ pub async fn open(gateway: &Arc<Gateway>, visitor: Visitor, headers: &HeaderMap,
     let upgrade = upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(settings.buffer_bytes.saturating_mul(2).saturating_add(4 * WRITE_BUFFER).saturating_add(settings.max_message_bytes))
+        .max_write_buffer_size(
+            settings
+                .buffer_bytes
+                .saturating_mul(2)
+                .saturating_add(4 * WRITE_BUFFER)
+                .saturating_add(settings.max_message_bytes),
+        )
         .max_message_size(settings.max_message_bytes)
         .max_frame_size(settings.max_message_bytes);
     let gateway = gateway.clone();
     Ok(upgrade.on_upgrade(move |socket| async move {
         let mut served = Served {
-            rate: Rate::new(gateway.settings.message_rate, gateway.settings.message_burst),
-            bucket: Rate::new(gateway.settings.message_rate, gateway.settings.message_burst).full(std::time::Instant::now()),
+            rate: Rate::new(
+                gateway.settings.message_rate,
+                gateway.settings.message_burst,
+            ),
+            bucket: Rate::new(
+                gateway.settings.message_rate,
+                gateway.settings.message_burst,
+            )
+            .full(std::time::Instant::now()),
             heard: Instant::now(),
             gateway,
             session,
@@ -138,8 +163,19 @@ impl Served {
                 latest,
                 presence,
             } => {
-                let asked = request(&self.gateway, id, &channel, &topics, after.as_deref(), latest, presence);
-                (Some(id), asked.and_then(|request| self.session.subscribe(request)))
+                let asked = request(
+                    &self.gateway,
+                    id,
+                    &channel,
+                    &topics,
+                    after.as_deref(),
+                    latest,
+                    presence,
+                );
+                (
+                    Some(id),
+                    asked.and_then(|request| self.session.subscribe(request)),
+                )
             }
         };
         if let Err(refusal) = done {
@@ -154,7 +190,11 @@ impl Served {
         }
     }
 
-    fn authenticate(&mut self, token: Option<String>, ticket: Option<String>) -> Result<(), Refusal> {
+    fn authenticate(
+        &mut self,
+        token: Option<String>,
+        ticket: Option<String>,
+    ) -> Result<(), Refusal> {
         match (token, ticket) {
             (Some(token), None) => {
                 let who = verify(&self.gateway, &token)?;
@@ -175,7 +215,9 @@ impl Served {
         match out {
             Out::Items(items) => {
                 for item in &items {
-                    self.socket.feed(Message::text(message::frame(item))).await?;
+                    self.socket
+                        .feed(Message::text(message::frame(item)))
+                        .await?;
                 }
                 self.socket.flush().await?;
                 self.session.sent(&items, TRANSPORT);
@@ -188,11 +230,19 @@ impl Served {
                     return Err(axum::Error::new("silent"));
                 }
                 if let Some(cursor) = position {
-                    self.socket.feed(Message::text(message::position(cursor))).await?;
+                    self.socket
+                        .feed(Message::text(message::position(cursor)))
+                        .await?;
                 }
-                self.socket.send(Message::Ping(axum::body::Bytes::new())).await
+                self.socket
+                    .send(Message::Ping(axum::body::Bytes::new()))
+                    .await
             }
-            Out::Expiring(until_s) => self.socket.send(Message::text(message::expiring(until_s))).await,
+            Out::Expiring(until_s) => {
+                self.socket
+                    .send(Message::text(message::expiring(until_s)))
+                    .await
+            }
             Out::Close(close) => {
                 self.farewell(close).await;
                 Ok(())

@@ -46,7 +46,10 @@ impl Network {
 pub fn client(peer: IpAddr, forwarded_for: &[&str], trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut address = peer;
-    let said = forwarded_for.iter().flat_map(|field| field.split(',')).rev();
+    let said = forwarded_for
+        .iter()
+        .flat_map(|field| field.split(','))
+        .rev();
     for hop in said.take(32) {
         if !is_trusted(address) {
             break;
@@ -62,7 +65,11 @@ pub fn client(peer: IpAddr, forwarded_for: &[&str], trusted: &[Network]) -> IpAd
 /// With a port or without.
 fn read_hop(hop: &str) -> Option<IpAddr> {
     let bare = || hop.strip_prefix('[')?.split_once(']')?.0.parse().ok();
-    let with_port = || hop.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
+    let with_port = || {
+        hop.parse::<std::net::SocketAddr>()
+            .ok()
+            .map(|address| address.ip())
+    };
     hop.parse().ok().or_else(with_port).or_else(bare)
 }
 
@@ -87,20 +94,39 @@ mod tests {
 
     #[test]
     fn a_proxy_is_believed_only_if_it_is_trusted() {
-        let trusted = [Network::read("10.0.0.0/8").unwrap(), Network::read("::1").unwrap()];
+        let trusted = [
+            Network::read("10.0.0.0/8").unwrap(),
+            Network::read("::1").unwrap(),
+        ];
         assert_eq!(client(ip("1.2.3.4"), &["9.9.9.9"], &trusted), ip("1.2.3.4"));
-        assert_eq!(client(ip("10.1.1.1"), &["6.6.6.6, 9.9.9.9"], &trusted), ip("9.9.9.9"));
-        assert_eq!(client(ip("10.1.1.1"), &["6.6.6.6, 9.9.9.9", "10.2.2.2"], &trusted), ip("9.9.9.9"));
-        assert_eq!(client(ip("::1"), &["[2001:db8::1]:443"], &trusted), ip("2001:db8::1"));
-        assert_eq!(client(ip("10.1.1.1"), &["nonsense"], &trusted), ip("10.1.1.1"));
+        assert_eq!(
+            client(ip("10.1.1.1"), &["6.6.6.6, 9.9.9.9"], &trusted),
+            ip("9.9.9.9")
+        );
+        assert_eq!(
+            client(ip("10.1.1.1"), &["6.6.6.6, 9.9.9.9", "10.2.2.2"], &trusted),
+            ip("9.9.9.9")
+        );
+        assert_eq!(
+            client(ip("::1"), &["[2001:db8::1]:443"], &trusted),
+            ip("2001:db8::1")
+        );
+        assert_eq!(
+            client(ip("10.1.1.1"), &["nonsense"], &trusted),
+            ip("10.1.1.1")
+        );
     }
 
     #[test]
     fn networks_are_read_as_written() {
         assert!(Network::read("10.0.0.0/33").is_none() && Network::read("x/8").is_none());
         assert!(Network::read("0.0.0.0/0").unwrap().contains(ip("8.8.8.8")));
-        assert!(!Network::read("0.0.0.0/0").unwrap().contains(ip("2001:db8::1")));
-        assert!(Network::read("2001:db8::/32").unwrap().contains(ip("2001:db8:1::9")));
+        assert!(!Network::read("0.0.0.0/0")
+            .unwrap()
+            .contains(ip("2001:db8::1")));
+        assert!(Network::read("2001:db8::/32")
+            .unwrap()
+            .contains(ip("2001:db8:1::9")));
     }
 
     #[test]

@@ -50,7 +50,9 @@ impl Principal {
         let topics = match ticket.topics.as_deref().map(Pattern::read_list) {
             None => None,
             Some(Ok(topics)) => {
-                let own = topics.iter().filter_map(|pattern| pattern.of_subject(ticket.subject.as_deref()));
+                let own = topics
+                    .iter()
+                    .filter_map(|pattern| pattern.of_subject(ticket.subject.as_deref()));
                 Some(own.collect())
             }
             Some(Err(_)) => return None,
@@ -94,7 +96,13 @@ impl Who {
         lock(&self.keys).has(name)
     }
 
-    pub fn verify(&self, token: &str, leeway: Duration, max_age: Duration, now_s: i64) -> Result<Principal, Rejected> {
+    pub fn verify(
+        &self,
+        token: &str,
+        leeway: Duration,
+        max_age: Duration,
+        now_s: i64,
+    ) -> Result<Principal, Rejected> {
         let keys = lock(&self.keys).clone();
         keys.verify(token, leeway, max_age, now_s)
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse,
+};
 use jsonwebtoken::{decode, decode_header, Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::Value;
@@ -88,8 +90,12 @@ fn of_jwk(jwk: &Jwk) -> Option<Algorithm> {
     }
     let by_kind = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => Algorithm::ES256,
-        AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
+        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => {
+            Algorithm::ES256
+        }
+        AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
+            Algorithm::EdDSA
+        }
         // A document is public: there is no secret in it.
         _ => return None,
     };
@@ -98,7 +104,10 @@ fn of_jwk(jwk: &Jwk) -> Option<Algorithm> {
         Algorithm::ES256 => KeyAlgorithm::ES256,
         _ => KeyAlgorithm::EdDSA,
     };
-    let is_for_it = jwk.common.key_algorithm.is_none_or(|said| said == of(by_kind));
+    let is_for_it = jwk
+        .common
+        .key_algorithm
+        .is_none_or(|said| said == of(by_kind));
     is_for_it.then_some(by_kind)
 }
 
@@ -117,7 +126,13 @@ impl Keys {
     fn add(&mut self, text: &KeyText) -> Result<(), String> {
         // Another key of the same name is another key.
         let mut hasher = std::hash::DefaultHasher::new();
-        (&text.algorithm, &text.material, &text.issuer, &text.audience).hash(&mut hasher);
+        (
+            &text.algorithm,
+            &text.material,
+            &text.issuer,
+            &text.audience,
+        )
+            .hash(&mut hasher);
         (&text.role_claim, &text.role).hash(&mut hasher);
         let name: Arc<str> = format!("{}#{:016x}", text.name, hasher.finish()).into();
         let key = |algorithm, decoding, kid| Key {
@@ -131,28 +146,44 @@ impl Keys {
             role: text.role.clone(),
         };
         if text.algorithm == "JWKS" {
-            let read: JwkSet = serde_json::from_str(&text.material).map_err(|error| format!("is no JWKS document: {error}"))?;
+            let read: JwkSet = serde_json::from_str(&text.material)
+                .map_err(|error| format!("is no JWKS document: {error}"))?;
             let before = self.keys.len();
             for jwk in &read.keys {
                 let Some(algorithm) = of_jwk(jwk) else {
                     continue;
                 };
                 let decoding = DecodingKey::from_jwk(jwk).map_err(|error| error.to_string())?;
-                self.keys.push(key(algorithm, decoding, jwk.common.key_id.clone()));
+                self.keys
+                    .push(key(algorithm, decoding, jwk.common.key_id.clone()));
             }
-            return if self.keys.len() > before { Ok(()) } else { Err("has no key of RS256, ES256 or EdDSA".to_owned()) };
+            return if self.keys.len() > before {
+                Ok(())
+            } else {
+                Err("has no key of RS256, ES256 or EdDSA".to_owned())
+            };
         }
-        let algorithm = algorithm(&text.algorithm).ok_or_else(|| format!("\"{}\" is none of HS256, RS256, ES256, EdDSA, JWKS", text.algorithm))?;
+        let algorithm = algorithm(&text.algorithm).ok_or_else(|| {
+            format!(
+                "\"{}\" is none of HS256, RS256, ES256, EdDSA, JWKS",
+                text.algorithm
+            )
+        })?;
         let material = text.material.as_bytes();
         let decoding = match algorithm {
-            Algorithm::HS256 if text.material.contains("-----BEGIN") => return Err("is a key in PEM, which is no secret".to_owned()),
-            Algorithm::HS256 if material.len() < SHORTEST_SECRET => return Err(format!("is a secret of less than {SHORTEST_SECRET} bytes")),
+            Algorithm::HS256 if text.material.contains("-----BEGIN") => {
+                return Err("is a key in PEM, which is no secret".to_owned())
+            }
+            Algorithm::HS256 if material.len() < SHORTEST_SECRET => {
+                return Err(format!("is a secret of less than {SHORTEST_SECRET} bytes"))
+            }
             Algorithm::HS256 => Ok(DecodingKey::from_secret(material)),
             Algorithm::RS256 => DecodingKey::from_rsa_pem(material),
             Algorithm::ES256 => DecodingKey::from_ec_pem(material),
             _ => DecodingKey::from_ed_pem(material),
         };
-        let decoding = decoding.map_err(|error| format!("is no public key for {}: {error}", text.algorithm))?;
+        let decoding = decoding
+            .map_err(|error| format!("is no public key for {}: {error}", text.algorithm))?;
         self.keys.push(key(algorithm, decoding, text.kid.clone()));
         Ok(())
     }
@@ -161,7 +192,13 @@ impl Keys {
         self.keys.iter().any(|key| *key.name == *name)
     }
 
-    pub fn verify(&self, token: &str, leeway: Duration, max_age: Duration, now_s: i64) -> Result<Principal, Rejected> {
+    pub fn verify(
+        &self,
+        token: &str,
+        leeway: Duration,
+        max_age: Duration,
+        now_s: i64,
+    ) -> Result<Principal, Rejected> {
         let header = decode_header(token).map_err(|error| match error.kind() {
             // Another algorithm than the library knows, `none` among them, is a word it cannot read.
             ErrorKind::Json(_) => Rejected::Algorithm,
@@ -204,7 +241,11 @@ struct Claims {
 fn name(value: Option<&Value>) -> Result<Option<String>, Rejected> {
     match value {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(name)) if !name.is_empty() && name.len() <= LONGEST_NAME && !name.contains('\0') => Ok(Some(name.clone())),
+        Some(Value::String(name))
+            if !name.is_empty() && name.len() <= LONGEST_NAME && !name.contains('\0') =>
+        {
+            Ok(Some(name.clone()))
+        }
         Some(_) => Err(Rejected::Claims),
     }
 }
@@ -229,19 +270,32 @@ impl Key {
         validation
     }
 
-    fn verify(&self, token: &str, leeway: Duration, max_age: Duration, now_s: i64) -> Result<Principal, Rejected> {
-        let data = decode::<Claims>(token, &self.decoding, &self.validation(leeway)).map_err(|error| match error.kind() {
-            ErrorKind::InvalidSignature => Rejected::Signature,
-            ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => Rejected::Algorithm,
-            ErrorKind::ExpiredSignature => Rejected::Expired,
-            ErrorKind::ImmatureSignature => Rejected::NotYetValid,
-            ErrorKind::InvalidAudience => Rejected::Audience,
-            ErrorKind::InvalidIssuer => Rejected::Issuer,
-            ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Rejected::Audience,
-            ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => Rejected::Issuer,
-            ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) | ErrorKind::Json(_) => Rejected::Claims,
-            _ => Rejected::Malformed,
-        })?;
+    fn verify(
+        &self,
+        token: &str,
+        leeway: Duration,
+        max_age: Duration,
+        now_s: i64,
+    ) -> Result<Principal, Rejected> {
+        let data =
+            decode::<Claims>(token, &self.decoding, &self.validation(leeway)).map_err(|error| {
+                match error.kind() {
+                    ErrorKind::InvalidSignature => Rejected::Signature,
+                    ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
+                        Rejected::Algorithm
+                    }
+                    ErrorKind::ExpiredSignature => Rejected::Expired,
+                    ErrorKind::ImmatureSignature => Rejected::NotYetValid,
+                    ErrorKind::InvalidAudience => Rejected::Audience,
+                    ErrorKind::InvalidIssuer => Rejected::Issuer,
+                    ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Rejected::Audience,
+                    ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => Rejected::Issuer,
+                    ErrorKind::MissingRequiredClaim(_)
+                    | ErrorKind::InvalidClaimFormat(_)
+                    | ErrorKind::Json(_) => Rejected::Claims,
+                    _ => Rejected::Malformed,
+                }
+            })?;
         let Claims { exp, sub, rest } = data.claims;
         let said = match &self.role_claim {
             Some(claim) if claim == "sub" => name(sub.as_ref())?,

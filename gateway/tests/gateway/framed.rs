@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pushy_core::log::cursor::Cursor;
-use pushy_gateway::source::framed::{read_frame, write_frame, ChunkText, EventText, Framed, Question, VERSION};
+use pushy_gateway::source::framed::{
+    read_frame, write_frame, ChunkText, EventText, Framed, Question, VERSION,
+};
 use pushy_gateway::source::memory::Memory;
 use pushy_gateway::source::{Ask, Event, Reader, Source, SourceError, Verdict};
 use serde_json::{json, Value};
@@ -29,7 +31,8 @@ fn chunk_text(chunk: pushy_gateway::source::Chunk) -> ChunkText {
             at_us: 0,
         },
         Event::Notice(notice) => {
-            let said: Value = serde_json::from_slice(&[b"{", notice.members().as_ref(), b"}"].concat()).unwrap();
+            let said: Value =
+                serde_json::from_slice(&[b"{", notice.members().as_ref(), b"}"].concat()).unwrap();
             EventText {
                 cursor: notice.cursor.to_string(),
                 resync: false,
@@ -50,10 +53,27 @@ async fn answer(memory: &Memory, said: &Value) -> Value {
     let after = || said["after"].as_str().unwrap().parse::<Cursor>().unwrap();
     match said["do"].as_str().unwrap() {
         "position" => json!(memory.position().await.unwrap().to_string()),
-        "wait" => json!(memory.wait(after(), Duration::from_millis(said["at_most_ms"].as_u64().unwrap())).await.unwrap()),
-        "read" => json!(chunk_text(memory.read(Reader::Pump, after(), said["max"].as_u64().unwrap() as u32).await.unwrap())),
-        "authorize" => json!(memory.authorize(serde_json::from_value::<Ask>(said.clone()).unwrap()).await.unwrap()),
-        "redeem" => json!(memory.redeem(said["ticket"].as_str().unwrap().to_owned()).await.unwrap()),
+        "wait" => json!(memory
+            .wait(
+                after(),
+                Duration::from_millis(said["at_most_ms"].as_u64().unwrap())
+            )
+            .await
+            .unwrap()),
+        "read" => json!(chunk_text(
+            memory
+                .read(Reader::Pump, after(), said["max"].as_u64().unwrap() as u32)
+                .await
+                .unwrap()
+        )),
+        "authorize" => json!(memory
+            .authorize(serde_json::from_value::<Ask>(said.clone()).unwrap())
+            .await
+            .unwrap()),
+        "redeem" => json!(memory
+            .redeem(said["ticket"].as_str().unwrap().to_owned())
+            .await
+            .unwrap()),
         "keys" => json!(memory.keys().await.unwrap()),
         "metrics" => json!(memory.metrics().await.unwrap()),
         other => panic!("{other}"),
@@ -63,7 +83,12 @@ async fn answer(memory: &Memory, said: &Value) -> Value {
 impl Worker {
     async fn open(stream: UnixStream, version: u32) -> Self {
         let (mut reader, mut writer) = stream.into_split();
-        write_frame(&mut writer, json!({"pushy": version}).to_string().as_bytes()).await.unwrap();
+        write_frame(
+            &mut writer,
+            json!({"pushy": version}).to_string().as_bytes(),
+        )
+        .await
+        .unwrap();
         let hello: Value = serde_json::from_slice(&read_frame(&mut reader).await.unwrap()).unwrap();
         assert_eq!(hello["pushy"], VERSION);
         Self {
@@ -73,7 +98,11 @@ impl Worker {
     }
 
     /// Answers in any order, until the other side ends. What it is answered itself goes into the channel.
-    async fn serve(mut self, memory: Arc<Memory>, answers: tokio::sync::mpsc::UnboundedSender<Value>) {
+    async fn serve(
+        mut self,
+        memory: Arc<Memory>,
+        answers: tokio::sync::mpsc::UnboundedSender<Value>,
+    ) {
         while let Ok(said) = read_frame(&mut self.reader).await {
             let said: Value = serde_json::from_slice(&said).unwrap();
             if said.get("ok").is_some() || said["do"] == "cancel" {
@@ -94,7 +123,15 @@ async fn both_sides_understand_each_other() {
     let (near, far) = UnixStream::pair().unwrap();
     let memory = Arc::new(Memory::default());
     memory.grant("app", "orders", None);
-    memory.ticket("t", pushy_gateway::source::Redeemed { role: "app".into(), subject: None, channels: vec!["orders".into()], topics: None });
+    memory.ticket(
+        "t",
+        pushy_gateway::source::Redeemed {
+            role: "app".into(),
+            subject: None,
+            channels: vec!["orders".into()],
+            topics: None,
+        },
+    );
     memory.set_keys(vec![crate::stage::hs256("main", crate::stage::SECRET)]);
     let (heard, mut answers) = tokio::sync::mpsc::unbounded_channel();
     let of_worker = memory.clone();
@@ -109,27 +146,65 @@ async fn both_sides_understand_each_other() {
         let framed = framed.clone();
         tokio::spawn(async move { framed.wait(end, Duration::from_secs(60)).await })
     };
-    let ask = Ask { role: "app".into(), subject: None, channel: "Orders".into(), topics: vec!["a/*".into()] };
-    let allowed = Verdict::Allowed { channel: "orders".into(), since: None };
+    let ask = Ask {
+        role: "app".into(),
+        subject: None,
+        channel: "Orders".into(),
+        topics: vec!["a/*".into()],
+    };
+    let allowed = Verdict::Allowed {
+        channel: "orders".into(),
+        since: None,
+    };
     assert_eq!(framed.authorize(ask.clone()).await.unwrap(), allowed);
-    assert!(matches!(framed.authorize(Ask { role: "web".into(), ..ask }).await.unwrap(), Verdict::Refused { .. }));
-    assert_eq!(framed.redeem("t".into()).await.unwrap().unwrap().role, "app");
+    assert!(matches!(
+        framed
+            .authorize(Ask {
+                role: "web".into(),
+                ..ask
+            })
+            .await
+            .unwrap(),
+        Verdict::Refused { .. }
+    ));
+    assert_eq!(
+        framed.redeem("t".into()).await.unwrap().unwrap().role,
+        "app"
+    );
     assert_eq!(framed.redeem("t".into()).await.unwrap(), None);
     assert_eq!(framed.keys().await.unwrap().len(), 1);
     let cursor = memory.publish("orders", Some("a\n/\"b"), &"é\0".repeat(50_000));
     assert!(waiting.await.unwrap().unwrap());
     let chunk = framed.read(Reader::Pump, end, 10).await.unwrap();
     assert_eq!(chunk.next, cursor);
-    assert!(matches!(&chunk.events[..], [Event::Notice(notice)] if notice.topic.as_deref() == Some("a\n/\"b")));
+    assert!(
+        matches!(&chunk.events[..], [Event::Notice(notice)] if notice.topic.as_deref() == Some("a\n/\"b"))
+    );
     // Nobody waits any more.
-    drop(tokio::time::timeout(Duration::from_millis(20), framed.wait(cursor, Duration::from_secs(60))).await);
+    drop(
+        tokio::time::timeout(
+            Duration::from_millis(20),
+            framed.wait(cursor, Duration::from_secs(60)),
+        )
+        .await,
+    );
     assert_eq!(answers.recv().await.unwrap()["do"], "cancel");
     // The worker asks, too.
-    write_frame(&mut *writer.lock().await, json!({"id": 1, "do": "presence", "channel": "c", "topic": "t"}).to_string().as_bytes()).await.unwrap();
+    write_frame(
+        &mut *writer.lock().await,
+        json!({"id": 1, "do": "presence", "channel": "c", "topic": "t"})
+            .to_string()
+            .as_bytes(),
+    )
+    .await
+    .unwrap();
     let asked = questions.recv().await.unwrap();
     assert!(matches!(&asked.question, Question::Presence { channel, .. } if channel == "c"));
     asked.answer(&["ann"]).await;
-    assert_eq!(answers.recv().await.unwrap(), json!({"id": 1, "ok": ["ann"]}));
+    assert_eq!(
+        answers.recv().await.unwrap(),
+        json!({"id": 1, "ok": ["ann"]})
+    );
     served.abort();
     drop(writer);
     assert!(matches!(over.await.unwrap(), SourceError::Away(_)));
@@ -140,17 +215,27 @@ async fn both_sides_understand_each_other() {
 async fn another_version_is_not_spoken_to() {
     let (near, far) = UnixStream::pair().unwrap();
     tokio::spawn(async move { Worker::open(far, VERSION + 1).await });
-    assert!(matches!(Framed::open(near).await, Err(SourceError::Failed(why)) if why.contains("version")));
+    assert!(
+        matches!(Framed::open(near).await, Err(SourceError::Failed(why)) if why.contains("version"))
+    );
 }
 
 #[tokio::test]
 async fn what_is_no_message_ends_it() {
-    for bytes in [&b"\xff\xff\xff\xff"[..], b"\0\0\0\x02{", b"\0\0\0\x02[]", b"\0\0\0\x02{}", b"\0\0\0\x09not json!"] {
+    for bytes in [
+        &b"\xff\xff\xff\xff"[..],
+        b"\0\0\0\x02{",
+        b"\0\0\0\x02[]",
+        b"\0\0\0\x02{}",
+        b"\0\0\0\x09not json!",
+    ] {
         let (near, far) = UnixStream::pair().unwrap();
         let bytes = bytes.to_vec();
         let far = tokio::spawn(async move {
             let worker = Worker::open(far, VERSION).await;
-            tokio::io::AsyncWriteExt::write_all(&mut *worker.writer.lock().await, &bytes).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut *worker.writer.lock().await, &bytes)
+                .await
+                .unwrap();
         });
         let (framed, _questions, over) = Framed::open(near).await.unwrap();
         far.await.unwrap();

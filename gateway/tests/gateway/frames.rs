@@ -33,7 +33,11 @@ fn frame(first: u8, body: &[u8], is_masked: bool) -> Vec<u8> {
     if is_masked {
         let key = [1, 2, 3, 4];
         bytes.extend_from_slice(&key);
-        bytes.extend(body.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+        bytes.extend(
+            body.iter()
+                .zip(key.iter().cycle())
+                .map(|(byte, key)| byte ^ key),
+        );
     } else {
         bytes.extend_from_slice(body);
     }
@@ -52,7 +56,10 @@ impl Raw {
         ];
         let answer = stage.request("GET", "/socket", &fields).await;
         assert_eq!(answer.status, 101);
-        assert_eq!(answer.field("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        assert_eq!(
+            answer.field("sec-websocket-accept"),
+            Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        );
         assert_eq!(answer.field("sec-websocket-extensions"), None);
         let mut raw = Self(answer.stream);
         assert!(raw.text().await.contains("authenticated"));
@@ -93,7 +100,9 @@ impl Raw {
         loop {
             match self.frame().await {
                 None => return None,
-                Some((first, body)) if first == FIN | CLOSE => return Some(u16::from_be_bytes([body[0], body[1]])),
+                Some((first, body)) if first == FIN | CLOSE => {
+                    return body.first_chunk().map(|code| u16::from_be_bytes(*code));
+                }
                 Some(_) => {}
             }
         }
@@ -122,7 +131,10 @@ async fn a_message_may_come_in_any_pieces() {
     raw.send(&frame(0, b"", true)).await;
     raw.send(&frame(FIN, end, true)).await;
     let (first, body) = raw.frame().await.unwrap();
-    assert_eq!((first, body.as_slice()), (FIN | 10, b"still there?".as_slice()));
+    assert_eq!(
+        (first, body.as_slice()),
+        (FIN | 10, b"still there?".as_slice())
+    );
     assert_eq!(raw.text().await, ANSWER);
     // Several in one packet.
     let three = frame(FIN | TEXT, SAID, true).repeat(3);
@@ -142,20 +154,31 @@ async fn what_breaks_the_protocol_ends_the_socket() {
         ("an unknown kind", frame(FIN | 3, SAID, true)),
         ("an unknown control frame", frame(FIN | 11, b"", true)),
         ("a control frame in pieces", frame(PING, b"", true)),
-        ("a control frame of 126 bytes", frame(FIN | PING, &[0; 126], true)),
+        (
+            "a control frame of 126 bytes",
+            frame(FIN | PING, &[0; 126], true),
+        ),
         ("a continuation of nothing", frame(FIN, SAID, true)),
-        ("a message in a message", [half.clone(), frame(FIN | TEXT, SAID, true)].concat()),
+        (
+            "a message in a message",
+            [half.clone(), frame(FIN | TEXT, SAID, true)].concat(),
+        ),
         ("text that is none", frame(FIN | TEXT, &[0xff, 0xfe], true)),
-        ("text that is none, in two pieces", [frame(TEXT, &[0xc3], true), frame(FIN, b"(", true)].concat()),
+        (
+            "text that is none, in two pieces",
+            [frame(TEXT, &[0xc3], true), frame(FIN, b"(", true)].concat(),
+        ),
         ("bytes", frame(FIN | BINARY, SAID, true)),
     ];
     for (what, bytes) in cases {
         let mut raw = Raw::open(&stage).await;
         raw.send(&bytes).await;
         let end = raw.end().await;
-        assert!(matches!(end, Some(4200) | None), "{what}: {end:?}");
+        assert!(matches!(end, Some(4200 | 4201) | None), "{what}: {end:?}");
     }
-    stage.until("they are gone", |stage| stage.gateway.sockets().is_empty()).await;
+    stage
+        .until("they are gone", |stage| stage.gateway.sockets().is_empty())
+        .await;
 }
 
 #[tokio::test]
@@ -172,7 +195,11 @@ async fn what_is_too_large_is_not_kept() {
         }
         bytes
     };
-    let cases = [("a length", huge), ("a frame", frame(FIN | TEXT, &[b' '; 1_001], true)), ("many frames", pieces(400, 3))];
+    let cases = [
+        ("a length", huge),
+        ("a frame", frame(FIN | TEXT, &[b' '; 1_001], true)),
+        ("many frames", pieces(400, 3)),
+    ];
     for (what, bytes) in cases {
         let mut raw = Raw::open(&stage).await;
         raw.send(&bytes).await;
@@ -196,7 +223,9 @@ async fn a_close_of_any_kind_ends_it() {
         raw.send(&bytes).await;
         let _ = raw.end().await;
     }
-    stage.until("they are gone", |stage| stage.gateway.sockets().is_empty()).await;
+    stage
+        .until("they are gone", |stage| stage.gateway.sockets().is_empty())
+        .await;
 }
 
 #[tokio::test]
@@ -208,7 +237,11 @@ async fn a_connection_that_is_torn_is_forgotten() {
         raw.send(&bytes[..cut]).await;
         drop(raw);
     }
-    stage.until("they are gone", |stage| stage.gateway.sockets().is_empty() && stage.gateway.connections.total() == 0).await;
+    stage
+        .until("they are gone", |stage| {
+            stage.gateway.sockets().is_empty() && stage.gateway.connections.total() == 0
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -225,35 +258,72 @@ async fn heads_of_requests_are_bounded() {
     let stage = Stage::open(|settings| settings.header_timeout = Duration::from_millis(300)).await;
     let long = "x".repeat(1_000_000);
     let mut stream = TcpStream::connect(stage.address).await.unwrap();
-    let _ = stream.write_all(format!("GET /events HTTP/1.1\r\nHost: localhost\r\nX: {long}\r\n\r\n").as_bytes()).await;
+    let _ = stream
+        .write_all(
+            format!("GET /events HTTP/1.1\r\nHost: localhost\r\nX: {long}\r\n\r\n").as_bytes(),
+        )
+        .await;
     let mut answer = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .unwrap();
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     let many: String = (0..1_000).map(|n| format!("X{n}: 1\r\n")).collect();
     let mut stream = TcpStream::connect(stage.address).await.unwrap();
-    stream.write_all(format!("GET /events HTTP/1.1\r\nHost: localhost\r\n{many}\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("GET /events HTTP/1.1\r\nHost: localhost\r\n{many}\r\n").as_bytes())
+        .await
+        .unwrap();
     assert_eq!(Answer::read(stream).await.status, 431);
     for half in ["", "GET /ev", "GET /events HTTP/1.1\r\nHost: loc"] {
         let mut stream = TcpStream::connect(stage.address).await.unwrap();
         stream.write_all(half.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("half a head is waited for");
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+            .await
+            .expect("half a head is waited for");
     }
-    stage.until("they are gone", |stage| stage.gateway.connections.total() == 0).await;
+    stage
+        .until("they are gone", |stage| {
+            stage.gateway.connections.total() == 0
+        })
+        .await;
     assert!(stage.refused("header_timeout") >= 1 && stage.refused("header_too_large") >= 1);
 }
 
 #[tokio::test]
 async fn what_is_no_upgrade_is_refused() {
     let stage = Stage::open(|_| {}).await;
-    let upgrade = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")];
-    for without in ["Upgrade", "Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key"] {
-        let fields: Vec<(&str, &str)> = upgrade.iter().filter(|(name, _)| *name != without).copied().collect();
+    let upgrade = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    for without in [
+        "Upgrade",
+        "Connection",
+        "Sec-WebSocket-Version",
+        "Sec-WebSocket-Key",
+    ] {
+        let fields: Vec<(&str, &str)> = upgrade
+            .iter()
+            .filter(|(name, _)| *name != without)
+            .copied()
+            .collect();
         let status = stage.request("GET", "/socket", &fields).await.status;
         assert!((400..500).contains(&status), "{without}: {status}");
     }
     for origin in ["https://evil.example", "null"] {
-        let fields: Vec<(&str, &str)> = upgrade.iter().copied().chain([("Origin", origin)]).collect();
+        let fields: Vec<(&str, &str)> = upgrade
+            .iter()
+            .copied()
+            .chain([("Origin", origin)])
+            .collect();
         assert_eq!(stage.request("GET", "/socket", &fields).await.status, 403);
     }
 }

@@ -1,9 +1,14 @@
 //! The gateway on real sockets, over a source in memory.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
-mod frames;
 mod framed;
+mod frames;
 mod limits;
 mod many;
 mod pages;

@@ -12,8 +12,16 @@ const NOTICES: usize = 5;
 async fn two_thousand_sockets_hear_one_topic() {
     // Two descriptors each, of the gateway and of the test.
     let descriptors = std::fs::read_to_string("/proc/self/limits").unwrap();
-    let open_files = descriptors.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    let most: usize = open_files.split_whitespace().nth(3).unwrap().parse().unwrap_or(usize::MAX);
+    let open_files = descriptors
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let most: usize = open_files
+        .split_whitespace()
+        .nth(3)
+        .unwrap()
+        .parse()
+        .unwrap_or(usize::MAX);
     let sockets = SOCKETS.min((most - 100) / 2);
     let stage = Stage::open(|settings| {
         settings.max_connections_per_address = SOCKETS;
@@ -36,11 +44,16 @@ async fn two_thousand_sockets_hear_one_topic() {
     }
     let reads = stage.memory.reads.load(Ordering::Relaxed);
     for n in 0..NOTICES {
-        stage.memory.publish("orders", Some("everybody"), &n.to_string());
+        stage
+            .memory
+            .publish("orders", Some("everybody"), &n.to_string());
         stage.memory.publish("orders", Some("nobody"), "");
     }
     let mut kept = Vec::new();
-    while let Some(socket) = tokio::time::timeout(PATIENCE, readers.join_next()).await.unwrap() {
+    while let Some(socket) = tokio::time::timeout(PATIENCE, readers.join_next())
+        .await
+        .unwrap()
+    {
         kept.push(socket.unwrap());
     }
     assert_eq!(heard.load(Ordering::Relaxed), sockets * NOTICES);
@@ -48,6 +61,10 @@ async fn two_thousand_sockets_hear_one_topic() {
     assert!(stage.memory.reads.load(Ordering::Relaxed) - reads <= 3 * 2 * NOTICES as u64);
     assert_eq!(stage.gateway.hub.deliveries(), (sockets * NOTICES) as u64);
     drop(kept);
-    stage.until("they are gone", |stage| stage.gateway.sockets().is_empty() && stage.gateway.hub.subscriptions() == 0).await;
+    stage
+        .until("they are gone", |stage| {
+            stage.gateway.sockets().is_empty() && stage.gateway.hub.subscriptions() == 0
+        })
+        .await;
     assert_eq!(stage.gateway.hub.buffered(), 0);
 }

@@ -7,7 +7,12 @@ use serde_json::Value;
 use crate::stage::{token, Stage};
 
 fn payloads(page: &Value) -> Vec<&str> {
-    page["notices"].as_array().unwrap().iter().map(|notice| notice["payload"].as_str().unwrap()).collect()
+    page["notices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|notice| notice["payload"].as_str().unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -20,7 +25,12 @@ async fn pages_make_a_chain_without_gap_or_double() {
     }
     let mut heard = Vec::new();
     loop {
-        let page = stage.get(&format!("/notices?channel=orders&max=7&after={after}")).await.must(200).json().await;
+        let page = stage
+            .get(&format!("/notices?channel=orders&max=7&after={after}"))
+            .await
+            .must(200)
+            .json()
+            .await;
         assert_eq!(page["resync"], false);
         after = page["next"].as_str().unwrap().to_owned();
         if payloads(&page).is_empty() {
@@ -47,9 +57,19 @@ async fn a_poll_waits_for_the_next_one() {
         }
         memory.publish("orders", None, "now");
     });
-    let page = stage.get(&format!("/notices?channel=orders&after={next}&wait=60s")).await.must(200).json().await;
+    let page = stage
+        .get(&format!("/notices?channel=orders&after={next}&wait=60s"))
+        .await
+        .must(200)
+        .json()
+        .await;
     assert_eq!(payloads(&page), ["now"]);
-    let page = stage.get(&format!("/notices?channel=orders&after={}&wait=50ms", page["next"].as_str().unwrap())).await;
+    let page = stage
+        .get(&format!(
+            "/notices?channel=orders&after={}&wait=50ms",
+            page["next"].as_str().unwrap()
+        ))
+        .await;
     assert_eq!(payloads(&page.json().await), Vec::<&str>::new());
 }
 
@@ -68,9 +88,20 @@ async fn a_full_page_never_changes_and_may_be_kept() {
     let page = full.json().await;
     assert_eq!(payloads(&page), ["0", "1", "2"]);
     let bearer = format!("Bearer {}", token("ann"));
-    let known = stage.request("GET", &path, &[("Authorization", &bearer), ("If-None-Match", &tag)]).await;
+    let known = stage
+        .request(
+            "GET",
+            &path,
+            &[("Authorization", &bearer), ("If-None-Match", &tag)],
+        )
+        .await;
     assert_eq!(known.status, 304);
-    let rest = stage.get(&format!("/notices?channel=orders&max=3&after={}", page["next"].as_str().unwrap())).await;
+    let rest = stage
+        .get(&format!(
+            "/notices?channel=orders&max=3&after={}",
+            page["next"].as_str().unwrap()
+        ))
+        .await;
     assert_eq!(rest.field("cache-control"), Some("private, no-cache"));
     assert_eq!(payloads(&rest.json().await), ["3"]);
 }
@@ -82,20 +113,49 @@ async fn what_is_gone_is_told_and_not_kept() {
     let gone = stage.memory.publish("orders", None, "gone too");
     stage.memory.empty(gone);
     stage.memory.publish("orders", None, "kept");
-    let answer = stage.get(&format!("/notices?channel=orders&after={from}")).await.must(200);
+    let answer = stage
+        .get(&format!("/notices?channel=orders&after={from}"))
+        .await
+        .must(200);
     assert_eq!(answer.field("cache-control"), Some("no-store"));
     let page = answer.json().await;
-    assert_eq!((page["resync"].as_bool(), payloads(&page)), (Some(true), vec!["kept"]));
+    assert_eq!(
+        (page["resync"].as_bool(), payloads(&page)),
+        (Some(true), vec!["kept"])
+    );
 }
 
 #[tokio::test]
 async fn a_page_of_another_origin_may_not_ask() {
-    let stage = Stage::open(|settings| settings.origins = vec!["https://app.example.com".to_owned()]).await;
-    let allowed = stage.request("OPTIONS", "/notices", &[("Origin", "https://app.example.com")]).await.must(204);
-    assert_eq!(allowed.field("access-control-allow-origin"), Some("https://app.example.com"));
-    assert!(allowed.field("access-control-allow-headers").unwrap().contains("Authorization"));
-    let refused = stage.request("OPTIONS", "/notices", &[("Origin", "https://evil.example")]).await.must(403);
+    let stage =
+        Stage::open(|settings| settings.origins = vec!["https://app.example.com".to_owned()]).await;
+    let allowed = stage
+        .request(
+            "OPTIONS",
+            "/notices",
+            &[("Origin", "https://app.example.com")],
+        )
+        .await
+        .must(204);
+    assert_eq!(
+        allowed.field("access-control-allow-origin"),
+        Some("https://app.example.com")
+    );
+    assert!(allowed
+        .field("access-control-allow-headers")
+        .unwrap()
+        .contains("Authorization"));
+    let refused = stage
+        .request("OPTIONS", "/notices", &[("Origin", "https://evil.example")])
+        .await
+        .must(403);
     assert_eq!(refused.field("access-control-allow-origin"), None);
-    assert_eq!(stage.request("GET", "/notices", &[("Host", "rebound.example")]).await.status, 421);
+    assert_eq!(
+        stage
+            .request("GET", "/notices", &[("Host", "rebound.example")])
+            .await
+            .status,
+        421
+    );
     assert_eq!((stage.refused("origin"), stage.refused("host")), (1, 1));
 }

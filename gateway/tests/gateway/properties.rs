@@ -20,12 +20,15 @@ fn level() -> impl Strategy<Value = String> {
 }
 
 fn pattern() -> impl Strategy<Value = Pattern> {
-    (prop::collection::vec(level(), 1..5), any::<bool>()).prop_filter_map("empty", |(mut levels, has_rest)| {
-        if has_rest {
-            levels.push("**".to_owned());
-        }
-        Pattern::read(&levels.join("/")).ok()
-    })
+    (prop::collection::vec(level(), 1..5), any::<bool>()).prop_filter_map(
+        "empty",
+        |(mut levels, has_rest)| {
+            if has_rest {
+                levels.push("**".to_owned());
+            }
+            Pattern::read(&levels.join("/")).ok()
+        },
+    )
 }
 
 fn topic() -> impl Strategy<Value = String> {
@@ -39,7 +42,9 @@ fn naive(pattern: &[Level], topic: &[&str]) -> bool {
         (None, None) => true,
         (Some((Level::Rest, _)), _) => true,
         (Some((Level::Any, pattern)), Some((_, topic))) => naive(pattern, topic),
-        (Some((Level::Literal(own), pattern)), Some((said, topic))) => **own == **said && naive(pattern, topic),
+        (Some((Level::Literal(own), pattern)), Some((said, topic))) => {
+            **own == **said && naive(pattern, topic)
+        }
         _ => false,
     }
 }
@@ -204,14 +209,18 @@ impl World {
     }
 
     fn read(&self, after: Cursor, max: u32) -> Chunk {
-        self.memory.read(Reader::Replay, after, max).now_or_never().unwrap().unwrap()
+        self.memory
+            .read(Reader::Replay, after, max)
+            .now_or_never()
+            .unwrap()
+            .unwrap()
     }
 
     fn pump(&self, max: u32) -> bool {
         let after = self.hub.end();
         let chunk = self.read(after, max);
         let has_news = chunk.next != after || !chunk.events.is_empty();
-        self.hub.publish(&chunk);
+        self.hub.publish(&chunk.events, chunk.next);
         has_news
     }
 
@@ -228,8 +237,16 @@ impl World {
                 Item::Resync { cursor, .. } => reader.had = *cursor,
                 Item::Notice { notice, .. } => {
                     let wants = |topic: &str| reader.wants.wants("c", Some(topic));
-                    let next = self.published.iter().find(|(cursor, topic)| *cursor > reader.had && wants(topic));
-                    assert_eq!(next.map(|(cursor, _)| *cursor), Some(notice.cursor), "after {}", reader.had);
+                    let next = self
+                        .published
+                        .iter()
+                        .find(|(cursor, topic)| *cursor > reader.had && wants(topic));
+                    assert_eq!(
+                        next.map(|(cursor, _)| *cursor),
+                        Some(notice.cursor),
+                        "after {}",
+                        reader.had
+                    );
                     reader.had = notice.cursor;
                 }
                 Item::Message(_) => {}
@@ -244,11 +261,24 @@ impl World {
             Step::Ask(after) => Some(after),
             Step::Lost(cursor) => {
                 // Whoever comes back with it has missed nothing.
-                while let Some(Item::Notice { notice, .. }) = reader.outbox.take(1).pop() {
-                    reader.had = notice.cursor;
+                for item in reader.outbox.take(100) {
+                    reader.had = match item {
+                        Item::Notice { notice, .. } => notice.cursor,
+                        Item::Resync { cursor, .. } => cursor,
+                        Item::Message(_) => reader.had,
+                    };
                 }
-                let wanted = self.published.iter().filter(|(_, topic)| reader.wants.wants("c", Some(topic)));
-                assert!(wanted.clone().all(|(at, _)| !(reader.had < *at && *at <= cursor)), "{cursor} after {}", reader.had);
+                let wanted = self
+                    .published
+                    .iter()
+                    .filter(|(_, topic)| reader.wants.wants("c", Some(topic)));
+                assert!(
+                    wanted
+                        .clone()
+                        .all(|(at, _)| !(reader.had < *at && *at <= cursor)),
+                    "{cursor} after {}",
+                    reader.had
+                );
                 reader.is_lost = true;
                 None
             }
@@ -279,8 +309,12 @@ impl World {
                     return;
                 }
                 let outbox = self.hub.outbox(3, 1 << 20);
-                let topics = (!is_all).then(|| vec![Pattern::read("t/1").unwrap(), Pattern::read("*/2").unwrap()]);
-                let wants = Wants { channel: "c".into(), topics };
+                let topics = (!is_all)
+                    .then(|| vec![Pattern::read("t/1").unwrap(), Pattern::read("*/2").unwrap()]);
+                let wants = Wants {
+                    channel: "c".into(),
+                    topics,
+                };
                 let after = match after {
                     0 => None,
                     1 => Some(Cursor::START),
@@ -288,8 +322,20 @@ impl World {
                     _ => self.published.last().map(|(cursor, _)| *cursor),
                 };
                 let mut had = Cursor::START;
-                let key = self.hub.subscribe(&outbox, 1, wants.clone(), false, after, |cursor| had = cursor).unwrap();
-                let reader = Reader1 { key, outbox, wants, had, asked: None, is_lost: false };
+                let key = self
+                    .hub
+                    .subscribe(&outbox, 1, wants.clone(), false, after, |cursor| {
+                        had = cursor
+                    })
+                    .unwrap();
+                let reader = Reader1 {
+                    key,
+                    outbox,
+                    wants,
+                    had,
+                    asked: None,
+                    is_lost: false,
+                };
                 self.readers.insert(*one, reader);
             }
             Act::Unsubscribe(one) => {
@@ -339,7 +385,10 @@ impl World {
                 self.act(&Act::Resume(one));
                 has_news |= self.take(one, 100);
                 self.act(&Act::Ask(one));
-                has_news |= self.readers.get(&one).is_some_and(|reader| reader.asked.is_some());
+                has_news |= self
+                    .readers
+                    .get(&one)
+                    .is_some_and(|reader| reader.asked.is_some());
                 self.act(&Act::Offer(one));
                 has_news |= self.take(one, 100);
             }
@@ -352,7 +401,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Of the hub itself, what the model shows of the protocol.
     #[test]

@@ -48,7 +48,12 @@ pub fn hs256(name: &str, secret: &str) -> KeyText {
 }
 
 pub fn signed(claims: &Value) -> String {
-    encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+    encode(
+        &Header::new(Algorithm::HS256),
+        claims,
+        &EncodingKey::from_secret(SECRET.as_bytes()),
+    )
+    .unwrap()
 }
 
 pub fn token(subject: &str) -> String {
@@ -86,7 +91,11 @@ impl Stage {
             address,
             served,
         };
-        stage.until("the source is read", |stage| stage.gateway.metrics.source_up.get() == 1).await;
+        stage
+            .until("the source is read", |stage| {
+                stage.gateway.metrics.source_up.get() == 1
+            })
+            .await;
         stage
     }
 
@@ -96,7 +105,9 @@ impl Stage {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+        timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"));
     }
 
     pub fn ticket(&self, text: &str, channels: &[&str], topics: Option<&str>) {
@@ -113,7 +124,10 @@ impl Stage {
     pub async fn request(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let mut text = format!("{method} {path} HTTP/1.1\r\n");
-        if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        if !fields
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+        {
             text += &format!("Host: {}\r\n", self.address);
         }
         for (name, value) in fields {
@@ -126,22 +140,32 @@ impl Stage {
 
     pub async fn get(&self, path: &str) -> Answer {
         let bearer = format!("Bearer {}", token("ann"));
-        self.request("GET", path, &[("Authorization", &bearer)]).await
+        self.request("GET", path, &[("Authorization", &bearer)])
+            .await
     }
 
     pub async fn stream(&self, path: &str) -> Events {
         Events(self.get(path).await.must(200))
     }
 
-    pub async fn try_socket(&self, path: &str, fields: &[(&'static str, &str)]) -> Result<Socket, u16> {
+    pub async fn try_socket(
+        &self,
+        path: &str,
+        fields: &[(&'static str, &str)],
+    ) -> Result<Socket, u16> {
         use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
         use tokio_tungstenite::tungstenite::Error;
-        let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
+        let mut request = format!("ws://{}{path}", self.address)
+            .into_client_request()
+            .unwrap();
         for (name, value) in fields {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
         let stream = TcpStream::connect(self.address).await.unwrap();
-        match timeout(PATIENCE, client_async(request, stream)).await.unwrap() {
+        match timeout(PATIENCE, client_async(request, stream))
+            .await
+            .unwrap()
+        {
             Ok((socket, _)) => Ok(Socket(socket)),
             Err(Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
@@ -151,7 +175,10 @@ impl Stage {
     /// Let in as this subject.
     pub async fn socket(&self, subject: &str) -> Socket {
         let bearer = format!("Bearer {}", token(subject));
-        let mut socket = self.try_socket("/socket", &[("authorization", &bearer)]).await.unwrap();
+        let mut socket = self
+            .try_socket("/socket", &[("authorization", &bearer)])
+            .await
+            .unwrap();
         assert_eq!(socket.hear().await["type"], "authenticated");
         socket
     }
@@ -159,7 +186,10 @@ impl Stage {
     pub fn refused(&self, reason: &str) -> u64 {
         let text = self.gateway.metrics.text(&[]);
         let line = format!("pushy_gateway_refused_total{{reason=\"{reason}\"}} ");
-        let found = text.lines().find_map(|one| one.strip_prefix(&line)).map(|count| count.parse().unwrap());
+        let found = text
+            .lines()
+            .find_map(|one| one.strip_prefix(&line))
+            .map(|count| count.parse().unwrap());
         found.unwrap_or(0)
     }
 }
@@ -174,18 +204,33 @@ impl Answer {
     pub async fn read(stream: TcpStream) -> Self {
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
-        timeout(PATIENCE, stream.read_line(&mut line)).await.unwrap().unwrap();
-        let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("no answer: {line:?}")).parse().unwrap();
+        timeout(PATIENCE, stream.read_line(&mut line))
+            .await
+            .unwrap()
+            .unwrap();
+        let status = line
+            .split(' ')
+            .nth(1)
+            .unwrap_or_else(|| panic!("no answer: {line:?}"))
+            .parse()
+            .unwrap();
         let mut fields = Vec::new();
         loop {
             line.clear();
-            timeout(PATIENCE, stream.read_line(&mut line)).await.unwrap().unwrap();
+            timeout(PATIENCE, stream.read_line(&mut line))
+                .await
+                .unwrap()
+                .unwrap();
             let Some((name, value)) = line.trim_end().split_once(": ") else {
                 break;
             };
             fields.push((name.to_ascii_lowercase(), value.to_owned()));
         }
-        Self { status, fields, stream }
+        Self {
+            status,
+            fields,
+            stream,
+        }
     }
 
     pub fn must(self, status: u16) -> Self {
@@ -194,13 +239,21 @@ impl Answer {
     }
 
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(own, _)| own == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub async fn body(mut self) -> String {
-        let length: usize = self.field("content-length").map_or(0, |length| length.parse().unwrap());
+        let length: usize = self
+            .field("content-length")
+            .map_or(0, |length| length.parse().unwrap());
         let mut body = vec![0; length];
-        timeout(PATIENCE, self.stream.read_exact(&mut body)).await.unwrap().unwrap();
+        timeout(PATIENCE, self.stream.read_exact(&mut body))
+            .await
+            .unwrap()
+            .unwrap();
         String::from_utf8(body).unwrap()
     }
 
@@ -222,10 +275,16 @@ pub struct Event {
 impl Events {
     async fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        let read = timeout(PATIENCE, self.0.stream.read_line(&mut line)).await.expect("no line in time");
+        let read = timeout(PATIENCE, self.0.stream.read_line(&mut line))
+            .await
+            .expect("no line in time");
         match read {
             Ok(0) | Err(_) => None,
-            Ok(_) => Some(line.trim_end_matches("\r\n").trim_end_matches('\n').to_owned()),
+            Ok(_) => Some(
+                line.trim_end_matches("\r\n")
+                    .trim_end_matches('\n')
+                    .to_owned(),
+            ),
         }
     }
 
@@ -242,9 +301,16 @@ impl Events {
                 event.data = serde_json::from_str(data).unwrap();
             } else if line.starts_with(':') {
                 event.kind = ":".to_owned();
-            } else if line.is_empty() && !(event.id.is_empty() && event.kind.is_empty() && event.data.is_null()) {
+            } else if line.is_empty()
+                && !(event.id.is_empty() && event.kind.is_empty() && event.data.is_null())
+            {
                 if event.kind.is_empty() {
-                    event.kind = if event.data.is_null() { "id" } else { "message" }.to_owned();
+                    event.kind = if event.data.is_null() {
+                        "id"
+                    } else {
+                        "message"
+                    }
+                    .to_owned();
                 }
                 return Some(event);
             }
@@ -253,13 +319,19 @@ impl Events {
     }
 
     pub async fn must(&mut self, kind: &str) -> Event {
-        let event = self.next().await.unwrap_or_else(|| panic!("the stream ends before {kind}"));
+        let event = self
+            .next()
+            .await
+            .unwrap_or_else(|| panic!("the stream ends before {kind}"));
         assert_eq!(event.kind, kind, "{event:?}");
         event
     }
 
     pub async fn payload(&mut self) -> String {
-        self.must("message").await.data["payload"].as_str().unwrap().to_owned()
+        self.must("message").await.data["payload"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 }
 
@@ -273,7 +345,10 @@ impl Socket {
     /// The next message of JSON, or its end as `{"closed": code, …}`.
     pub async fn hear(&mut self) -> Value {
         loop {
-            match timeout(PATIENCE, self.0.next()).await.expect("nothing to hear in time") {
+            match timeout(PATIENCE, self.0.next())
+                .await
+                .expect("nothing to hear in time")
+            {
                 Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).unwrap(),
                 Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
                     let said: Value = serde_json::from_str(&reason).unwrap_or_default();
@@ -301,12 +376,16 @@ impl Socket {
     }
 
     pub async fn subscribe(&mut self, id: u32, channel: &str, topics: &[&str]) -> Value {
-        self.say(json!({"type": "subscribe", "id": id, "channel": channel, "topics": topics})).await;
+        self.say(json!({"type": "subscribe", "id": id, "channel": channel, "topics": topics}))
+            .await;
         self.must("subscribed").await
     }
 
     pub async fn payload(&mut self) -> String {
-        self.must("notice").await["payload"].as_str().unwrap().to_owned()
+        self.must("notice").await["payload"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// That nothing came: what is asked last is answered first.

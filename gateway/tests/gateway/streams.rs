@@ -15,16 +15,29 @@ async fn a_page_hears_what_was_published_and_goes_on_where_it_was() {
     assert_eq!(events.0.field("cache-control"), Some("no-store"));
     let subscribed = events.must("subscribed").await;
     assert_eq!(subscribed.data["live"], true);
-    stage.memory.publish("orders", Some("post/42"), "{\"a\":\"line\nbreak\"}");
+    stage
+        .memory
+        .publish("orders", Some("post/42"), "{\"a\":\"line\nbreak\"}");
     let event = events.must("message").await;
     assert_eq!(event.data["payload"], "{\"a\":\"line\nbreak\"}");
-    assert_eq!((event.data["channel"].as_str(), event.data["topic"].as_str()), (Some("orders"), Some("post/42")));
+    assert_eq!(
+        (event.data["channel"].as_str(), event.data["topic"].as_str()),
+        (Some("orders"), Some("post/42"))
+    );
     assert_eq!(event.data["cursor"], event.id);
     drop(events);
     stage.memory.publish("orders", None, "in the tunnel");
     let bearer = format!("Bearer {}", token_for("ann", 600));
-    let fields = [("Authorization", bearer.as_str()), ("Last-Event-ID", event.id.as_str())];
-    let mut events = Events(stage.request("GET", "/events?channel=orders&after=0-0-0", &fields).await.must(200));
+    let fields = [
+        ("Authorization", bearer.as_str()),
+        ("Last-Event-ID", event.id.as_str()),
+    ];
+    let mut events = Events(
+        stage
+            .request("GET", "/events?channel=orders&after=0-0-0", &fields)
+            .await
+            .must(200),
+    );
     assert_eq!(events.must("subscribed").await.data["live"], false);
     assert_eq!(events.payload().await, "in the tunnel");
     events.must("live").await;
@@ -35,9 +48,21 @@ async fn a_page_hears_what_was_published_and_goes_on_where_it_was() {
 #[tokio::test]
 async fn topics_choose_what_is_heard() {
     let stage = Stage::open(|_| {}).await;
-    let mut events = stage.stream("/events?channel=orders&topic=post/42&topic=user/*/new&topic=log/**").await;
+    let mut events = stage
+        .stream("/events?channel=orders&topic=post/42&topic=user/*/new&topic=log/**")
+        .await;
     events.must("subscribed").await;
-    for topic in ["post/4", "post/42/x", "post/42", "user/7/old", "user/7/new", "user/new", "log", "log/a/b", "login"] {
+    for topic in [
+        "post/4",
+        "post/42/x",
+        "post/42",
+        "user/7/old",
+        "user/7/new",
+        "user/new",
+        "log",
+        "log/a/b",
+        "login",
+    ] {
         stage.memory.publish("orders", Some(topic), topic);
     }
     stage.memory.publish("orders", None, "without");
@@ -56,7 +81,9 @@ async fn beyond_the_recent_notices_the_log_is_read() {
     for n in 1..1_500 {
         stage.memory.publish("orders", None, &n.to_string());
     }
-    let mut events = stage.stream(&format!("/events?channel=orders&after={from}")).await;
+    let mut events = stage
+        .stream(&format!("/events?channel=orders&after={from}"))
+        .await;
     events.must("subscribed").await;
     for n in 1..1_500 {
         assert_eq!(events.payload().await, n.to_string());
@@ -77,7 +104,9 @@ async fn what_is_gone_is_told_as_resync() {
     stage.memory.empty(gone);
     stage.memory.publish("orders", None, "kept");
     for after in [from.to_string(), "77-1-1".to_owned()] {
-        let mut events = stage.stream(&format!("/events?channel=orders&after={after}")).await;
+        let mut events = stage
+            .stream(&format!("/events?channel=orders&after={after}"))
+            .await;
         events.must("subscribed").await;
         let resync = events.must("resync").await;
         assert_eq!(resync.id, gone.to_string());
@@ -97,7 +126,9 @@ async fn a_promotion_tells_all_that_listen() {
     events.must("resync").await;
     stage.memory.publish("orders", None, "after");
     assert_eq!(events.payload().await, "after");
-    let mut events = stage.stream(&format!("/events?channel=orders&after={}", before.id)).await;
+    let mut events = stage
+        .stream(&format!("/events?channel=orders&after={}", before.id))
+        .await;
     events.must("subscribed").await;
     events.must("resync").await;
     assert_eq!(events.payload().await, "after");
@@ -124,7 +155,10 @@ async fn while_nothing_comes_it_shows_that_it_lives_and_where_it_is() {
 #[tokio::test]
 async fn who_may_not_is_refused_with_a_word() {
     let stage = Stage::open(|_| {}).await;
-    let nobody = stage.request("GET", "/events?channel=orders", &[]).await.must(401);
+    let nobody = stage
+        .request("GET", "/events?channel=orders", &[])
+        .await
+        .must(401);
     assert_eq!(nobody.field("www-authenticate"), Some("Bearer"));
     assert_eq!(nobody.json().await["code"], "unauthenticated");
     for (path, status, code) in [
@@ -160,7 +194,9 @@ async fn nobody_reads_what_was_said_before_they_were_let_in() {
     let since = stage.memory.publish("board", None, "said before, too");
     stage.memory.grant_since("app", "board", None, Some(since));
     stage.memory.publish("board", None, "after");
-    let mut events = stage.stream(&format!("/events?channel=board&after={from}")).await;
+    let mut events = stage
+        .stream(&format!("/events?channel=board&after={from}"))
+        .await;
     let resync = events.must("resync").await;
     assert_eq!(resync.id, since.to_string());
     events.must("subscribed").await;
@@ -187,9 +223,17 @@ async fn until_the_server_has_said_so_anew_nothing_is_read() {
     events.must("subscribed").await;
     stage.memory.hold("app", true);
     let asked = stage.memory.asks.load(std::sync::atomic::Ordering::Relaxed);
-    stage.memory.publish("pushy_control", None, r#"{"event":"gateway_grants","channel":"orders"}"#);
+    stage.memory.publish(
+        "pushy_control",
+        None,
+        r#"{"event":"gateway_grants","channel":"orders"}"#,
+    );
     stage.memory.publish("orders", None, "held");
-    stage.until("it asks again", |stage| stage.memory.asks.load(std::sync::atomic::Ordering::Relaxed) > asked).await;
+    stage
+        .until("it asks again", |stage| {
+            stage.memory.asks.load(std::sync::atomic::Ordering::Relaxed) > asked
+        })
+        .await;
     assert_eq!(stage.gateway.hub.buffered(), 0);
     stage.memory.hold("app", false);
     assert_eq!(events.payload().await, "held");
@@ -199,7 +243,14 @@ async fn until_the_server_has_said_so_anew_nothing_is_read() {
 async fn the_end_of_a_token_is_told_before_it_comes() {
     let stage = Stage::open(|settings| settings.leeway = Duration::ZERO).await;
     let bearer = format!("Bearer {}", token_for("ann", 2));
-    let answer = stage.request("GET", "/events?channel=orders", &[("Authorization", &bearer)]).await.must(200);
+    let answer = stage
+        .request(
+            "GET",
+            "/events?channel=orders",
+            &[("Authorization", &bearer)],
+        )
+        .await
+        .must(200);
     let mut events = Events(answer);
     events.must("subscribed").await;
     assert!(events.must("expiring").await.data["until"].is_string());
@@ -217,8 +268,32 @@ async fn a_ticket_is_for_one_connection_and_for_what_it_says() {
     let mut events = Events(stage.request("GET", path, &[]).await.must(200));
     events.must("subscribed").await;
     assert_eq!(stage.request("GET", path, &[]).await.status, 401);
-    assert_eq!(stage.request("GET", "/events?channel=orders&ticket=t2", &[]).await.must(403).json().await["code"], json!("denied"));
+    assert_eq!(
+        stage
+            .request("GET", "/events?channel=orders&ticket=t2", &[])
+            .await
+            .must(403)
+            .json()
+            .await["code"],
+        json!("denied")
+    );
     // Used is used, whatever it was used for.
-    assert_eq!(stage.request("GET", "/events?channel=orders&topic=post/1&ticket=t2", &[]).await.status, 401);
-    assert_eq!(stage.request("GET", "/events?channel=mail&topic=user/ann/x&ticket=t3", &[]).await.status, 403);
+    assert_eq!(
+        stage
+            .request("GET", "/events?channel=orders&topic=post/1&ticket=t2", &[])
+            .await
+            .status,
+        401
+    );
+    assert_eq!(
+        stage
+            .request(
+                "GET",
+                "/events?channel=mail&topic=user/ann/x&ticket=t3",
+                &[]
+            )
+            .await
+            .status,
+        403
+    );
 }

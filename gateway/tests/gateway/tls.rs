@@ -16,7 +16,8 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("pushy-gateway-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("pushy-gateway-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -40,13 +41,20 @@ impl Drop for Folder {
     }
 }
 
-async fn connect(stage: &Stage, trusted: &rcgen::CertifiedKey<rcgen::KeyPair>) -> std::io::Result<TlsStream<TcpStream>> {
+async fn connect(
+    stage: &Stage,
+    trusted: &rcgen::CertifiedKey<rcgen::KeyPair>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.cert.der().clone()).unwrap();
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions().unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let config = builder.with_root_certificates(roots).with_no_client_auth();
     let stream = TcpStream::connect(stage.address).await.unwrap();
-    TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await
+    TlsConnector::from(Arc::new(config))
+        .connect("localhost".try_into().unwrap(), stream)
+        .await
 }
 
 async fn open_stream(stream: &mut TlsStream<TcpStream>) {
@@ -64,7 +72,9 @@ async fn until_heard(stream: &mut TlsStream<TcpStream>, what: &str) {
             heard += &String::from_utf8_lossy(&buffer[..n]);
         }
     };
-    tokio::time::timeout(PATIENCE, read).await.unwrap_or_else(|_| panic!("not heard: {what}"));
+    tokio::time::timeout(PATIENCE, read)
+        .await
+        .unwrap_or_else(|_| panic!("not heard: {what}"));
 }
 
 #[tokio::test]
@@ -101,12 +111,22 @@ async fn who_does_not_speak_tls_is_not_waited_for() {
     let folder = Folder::new("plain");
     folder.write();
     let tls = Arc::new(folder.read().unwrap());
-    let stage = Stage::open_with_tls(|settings| settings.header_timeout = std::time::Duration::from_millis(200), Some(tls)).await;
+    let stage = Stage::open_with_tls(
+        |settings| settings.header_timeout = std::time::Duration::from_millis(200),
+        Some(tls),
+    )
+    .await;
     for said in ["", "GET / HTTP/1.1\r\n\r\n"] {
         let mut stream = TcpStream::connect(stage.address).await.unwrap();
         stream.write_all(said.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it is waited for");
+        let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer))
+            .await
+            .expect("it is waited for");
     }
-    stage.until("they are gone", |stage| stage.gateway.connections.total() == 0).await;
+    stage
+        .until("they are gone", |stage| {
+            stage.gateway.connections.total() == 0
+        })
+        .await;
 }

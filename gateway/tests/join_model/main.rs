@@ -331,13 +331,15 @@ impl World {
     }
 
     fn has_settled(&self) -> bool {
-        let nothing_left = self.outbox == [0; ROOM] && self.pumped.is_none() && self.unappended.is_none();
+        let nothing_left =
+            self.outbox == [0; ROOM] && self.pumped.is_none() && self.unappended.is_none();
         self.sub == Sub::Live && nothing_left && self.to == self.head
     }
 
     fn is_bad(&self) -> bool {
         let has_missed = self.has_settled() && self.had != self.head;
-        let cannot_go_on = self.sub == Sub::Closed && self.outbox == [0; ROOM] && self.had != self.position;
+        let cannot_go_on =
+            self.sub == Sub::Closed && self.outbox == [0; ROOM] && self.had != self.position;
         self.is_bad || has_missed || cannot_go_on
     }
 
