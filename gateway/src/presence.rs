@@ -184,9 +184,7 @@ impl Presence {
             if *due > now {
                 return Some(*due);
             }
-            let Some((due, room, subject)) = inside.leaving.pop_front() else {
-                return None;
-            };
+            let (due, room, subject) = inside.leaving.pop_front()?;
             // It came back and left again: another entry is for that.
             let is_later = inside
                 .leaving

@@ -81,6 +81,7 @@ async fn read_once(gateway: &Gateway, has_read: &mut bool) -> Result<(), SourceE
     let (hub, source) = (&gateway.hub, &gateway.source);
     if !*has_read {
         gateway.who.load_keys(&**source).await?;
+        gateway.recheck_tokens();
         if !hub.is_open() {
             hub.open(source.position().await?);
         }

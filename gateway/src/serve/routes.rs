@@ -86,21 +86,21 @@ fn let_in(
     peer: &Peer,
     method: &Method,
     headers: &HeaderMap,
-) -> Result<Visitor, Response> {
-    let visitor = enter(gateway, peer, headers).map_err(|refusal| refused(&refusal))?;
-    match *method {
-        Method::OPTIONS => Err(for_page(preflight(), visitor.origin)),
-        Method::GET if gateway.is_stopping() => Err(for_page(
-            refused(&Code::Unavailable.because("this gateway stops")),
-            visitor.origin,
-        )),
-        Method::GET => Ok(visitor),
-        _ => Err((
-            StatusCode::METHOD_NOT_ALLOWED,
-            [(header::ALLOW, "GET, OPTIONS")],
-        )
-            .into_response()),
-    }
+) -> Result<Visitor, Box<Response>> {
+    let visitor = match enter(gateway, peer, headers) {
+        Ok(visitor) => visitor,
+        Err(refusal) => return Err(Box::new(refused(&refusal))),
+    };
+    let answer = match *method {
+        Method::GET if !gateway.is_stopping() => return Ok(visitor),
+        Method::GET => refused(&Code::Unavailable.because("this gateway stops")),
+        Method::OPTIONS => preflight(),
+        _ => {
+            let allowed = [(header::ALLOW, "GET, OPTIONS")];
+            (StatusCode::METHOD_NOT_ALLOWED, allowed).into_response()
+        }
+    };
+    Err(Box::new(for_page(answer, visitor.origin)))
 }
 
 async fn stream(
@@ -112,7 +112,7 @@ async fn stream(
 ) -> Response {
     let visitor = match let_in(&gateway, &peer, &method, &headers) {
         Ok(visitor) => visitor,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let origin = visitor.origin.clone();
     let opened = events::open(&gateway, visitor, &headers, &query.unwrap_or_default()).await;
@@ -128,7 +128,7 @@ async fn poll(
 ) -> Response {
     let visitor = match let_in(&gateway, &peer, &method, &headers) {
         Ok(visitor) => visitor,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let origin = visitor.origin.clone();
     let answered = notices::poll(&gateway, visitor, &headers, &query.unwrap_or_default()).await;
@@ -144,7 +144,7 @@ async fn upgrade(
 ) -> Response {
     let visitor = match let_in(&gateway, &peer, &Method::GET, &headers) {
         Ok(visitor) => visitor,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,

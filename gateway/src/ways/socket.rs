@@ -75,6 +75,7 @@ pub async fn open(
             gateway,
             session,
             socket,
+            is_over: false,
             _visitor: visitor,
         };
         served.run().await;
@@ -89,6 +90,8 @@ struct Served {
     bucket: Bucket,
     /// When the client said something last.
     heard: Instant,
+    /// It is closed: what the client says now is not heard.
+    is_over: bool,
     _visitor: Visitor,
 }
 
@@ -103,7 +106,7 @@ impl Served {
         loop {
             let is_busy = self.session.is_busy();
             tokio::select! {
-                heard = hear(&mut self.socket), if !is_busy => {
+                heard = hear(&mut self.socket), if !is_busy && !self.is_over => {
                     self.heard = Instant::now();
                     match heard {
                         Heard::Gone => return,
@@ -121,22 +124,27 @@ impl Served {
         }
     }
 
+    fn end(&mut self, close: Close) {
+        self.is_over = true;
+        self.session.close(close);
+    }
+
     fn obey(&mut self, message: Message) {
         if !self.rate.take(&mut self.bucket, std::time::Instant::now()) {
             self.gateway.metrics.refuse("message_rate");
-            return self.session.close(close::TOO_FAST.after_ms(1_000));
+            return self.end(close::TOO_FAST.after_ms(1_000));
         }
         match message {
             Message::Text(text) => match serde_json::from_str(&text) {
                 Ok(incoming) => self.do_it(incoming),
                 Err(_) => {
                     self.gateway.metrics.refuse("bad_message");
-                    self.session.close(close::BAD_MESSAGE);
+                    self.end(close::BAD_MESSAGE);
                 }
             },
             Message::Binary(_) => {
                 self.gateway.metrics.refuse("bad_message");
-                self.session.close(close::BAD_MESSAGE);
+                self.end(close::BAD_MESSAGE);
             }
             // The library answers these.
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => {}
@@ -182,7 +190,7 @@ impl Served {
             self.session.answer(message::error(id, &refusal));
             // A first token that is none: there is nothing to stay for.
             if id.is_none() && !self.session.is_authenticated() {
-                self.session.close(match refusal.code {
+                self.end(match refusal.code {
                     Code::TooMany => close::TOO_MANY,
                     _ => close::UNAUTHENTICATED,
                 });

@@ -258,23 +258,27 @@ fn a_token_for_somebody_else_is_none() {
         signed(&claims)
     };
     let iss = "https://id.example";
-    assert!(verify(&[key.clone()], &right(json!("pushy"), iss)).is_ok());
-    assert!(verify(&[key.clone()], &right(json!(["x", "pushy"]), iss)).is_ok());
+    assert!(verify(std::slice::from_ref(&key), &right(json!("pushy"), iss)).is_ok());
+    assert!(verify(
+        std::slice::from_ref(&key),
+        &right(json!(["x", "pushy"]), iss)
+    )
+    .is_ok());
     assert_eq!(
-        verify(&[key.clone()], &right(json!("other"), iss)),
+        verify(std::slice::from_ref(&key), &right(json!("other"), iss)),
         Err(Rejected::Audience)
     );
     assert_eq!(
-        verify(&[key.clone()], &right(json!([]), iss)),
+        verify(std::slice::from_ref(&key), &right(json!([]), iss)),
         Err(Rejected::Audience)
     );
     assert_eq!(
-        verify(&[key.clone()], &right(Value::Null, iss)),
+        verify(std::slice::from_ref(&key), &right(Value::Null, iss)),
         Err(Rejected::Audience)
     );
     assert_eq!(
         verify(
-            &[key.clone()],
+            std::slice::from_ref(&key),
             &right(json!("pushy"), "https://evil.example")
         ),
         Err(Rejected::Issuer)
