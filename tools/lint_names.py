@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("src", "core", "sql", "bench", "demo", "tools", "pg_test")
+FOLDERS = ("src", "core", "gateway", "sql", "bench", "demo", "tools", "pg_test")
 # Of the server, the languages and their libraries.
 FROM_OUTSIDE = set("""
-    LocalKey Math fround PGPROC_MAX_CACHED_SUBXIDS pg_current_xact_id str_udeescape parser
+    LocalKey Math fround PGPROC_MAX_CACHED_SUBXIDS pg_current_xact_id str_udeescape parser com
 """.split())
 
 NAME = re.compile(r"\[?([\w:./]+?)(\(\))?\]?")

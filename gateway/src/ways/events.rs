@@ -51,6 +51,8 @@ pub async fn open(
         HeaderValue::from_static("text/event-stream"),
     );
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // The end of the stream is the connection's, which would wait for another request.
+    fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
     // nginx holds back what it could buffer.
     fields.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
