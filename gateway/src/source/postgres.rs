@@ -24,10 +24,9 @@ use crate::notice::Notice;
 /// All that the gateway says to the database.
 mod sql {
     pub const POSITION: &str = "SELECT pushy.log_position()";
-    pub const WAIT: &str =
-        "CALL pushy_internal.log_wait($1::text, make_interval(secs => $2::float8), NULL)";
+    pub const WAIT: &str = "CALL pushy_internal.log_wait($1::text, NULL, NULL, make_interval(secs => $2::float8), NULL)";
     /// In order; a row with `resync` has but its cursor. The end is in the last row, whose channel is NULL.
-    pub const READ: &str = "SELECT cursor, channel, topic, payload, at, resync FROM pushy_internal.log_read($1::text, $2::int)";
+    pub const READ: &str = "SELECT cursor, channel, topic, payload, at, resync FROM pushy_internal.log_read(after => $1::text, max_notices => $2::int)";
     pub const AUTHORIZE: &str =
         "SELECT allowed, reason, channel, since FROM pushy_internal.gateway_authorize($1::text, $2::text, $3::text, $4::text[])";
     pub const REDEEM: &str =
@@ -272,7 +271,7 @@ impl Source for Postgres {
                 .await?;
             Ok(rows
                 .first()
-                .and_then(|row| row.try_get(0).ok())
+                .and_then(|row| row.try_get("ready").ok())
                 .unwrap_or(false))
         })
     }
