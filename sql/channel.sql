@@ -58,6 +58,7 @@ CREATE TABLE pushy_internal.channel_acl (
   -- dump brings is of no channel but one of that dump.
   home_system   bigint NOT NULL,
   home_database oid    NOT NULL,
+  granted_cursor text,                 -- the newest notice of the log then; NULL: as 0.1.0 wrote it
   PRIMARY KEY (channel, grantee, privilege)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.channel_acl IS 'Who reads the channels of pushy_internal.channel; see the view pushy.channel_grants.';

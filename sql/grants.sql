@@ -48,7 +48,7 @@ $$;
 GRANT USAGE ON TYPE pushy.job, pushy.claimed_job TO PUBLIC;
 
 GRANT SELECT ON pushy.channel_grants, pushy.queue_grants, pushy.queues, pushy.jobs, pushy.leases, pushy.failures, pushy.job_logs, pushy.workers, pushy.stats, pushy.watches, pushy.subscriptions,
-  pushy.log
+  pushy.log, pushy.sockets
   TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
@@ -123,11 +123,20 @@ GRANT EXECUTE ON FUNCTION
   pushy.subscription_ack(text, text),
   pushy.subscription_drop(text),
   pushy.log_position(),
-  -- As the caller may read: for a gateway, whose role needs USAGE on pushy_internal.
+  -- As the caller may read; a gateway reads all.
   pushy_internal.log_read(text, text[], text[], int)
   TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy_internal.log_wait(text, text[], text[], interval, boolean) TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy.subscription_wait(text, interval, boolean) TO PUBLIC;
+
+-- Not the rest of the gateway's: keys and the closing of sockets are for superusers, and what a gateway asks is given by pushy.gateway_grant.
+GRANT EXECUTE ON FUNCTION
+  pushy.ticket_create(text[], text, text, interval),
+  pushy.presence(text, text),
+  pushy.gateway_explain(),
+  pushy.metrics(),
+  pushy_internal.socket_rows()
+  TO PUBLIC;
 
 -- Whoever applies a subscription fires the trigger of which it is the condition, and is told why it is refused.
 GRANT EXECUTE ON FUNCTION pushy_internal.is_apply_worker() TO PUBLIC;

@@ -8,6 +8,8 @@
 
 mod channel;
 mod errors;
+mod gateway;
+mod gateway_worker;
 mod installation;
 mod job;
 mod log;
@@ -65,10 +67,11 @@ pgrx::extension_sql_file!(
 );
 pgrx::extension_sql_file!("../sql/log.sql", name = "log", requires = ["watches"]);
 pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["log"]);
+pgrx::extension_sql_file!("../sql/gateway.sql", name = "gateway", requires = ["views"]);
 pgrx::extension_sql_file!(
     "../sql/write_guard.sql",
     name = "write_guard",
-    requires = ["views"]
+    requires = ["gateway"]
 );
 pgrx::extension_sql_file!(
     "../sql/installation.sql",

@@ -15,6 +15,11 @@ static MAX_EXECUTORS_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_JOB_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_QUEUES_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_CHANNELS_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static MAX_TICKETS_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static GATEWAY_LISTEN: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static GATEWAY_OPTIONS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static GATEWAY_PROGRAM: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static GATEWAY_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(1024);
 static EXECUTOR_LINGER: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(16);
 static SYNCHRONOUS_COMMIT: GucSetting<bool> = GucSetting::<bool>::new(false);
@@ -102,6 +107,50 @@ pub fn init(preloading: bool) {
         0,
         i32::MAX,
         GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.max_tickets_per_role",
+        c"Tickets of a role that were not redeemed yet; 0: no bound.",
+        c"Superusers have no such bound.",
+        &MAX_TICKETS_PER_ROLE,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"pushy.gateway_listen",
+        c"Where the gateway of a database listens, such as 127.0.0.1:8432; empty: there is none.",
+        c"Set it by ALTER DATABASE: it counts there only, at once.",
+        &GATEWAY_LISTEN,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"pushy.gateway_options",
+        c"Settings of that gateway, such as origins=https://app.example.com, with spaces between them.",
+        c"Set it by ALTER DATABASE. pushy-gateway --help lists them.",
+        &GATEWAY_OPTIONS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.gateway_memory",
+        c"The most memory that the program of that gateway may have.",
+        c"One that wants more ends, and is started again.",
+        &GATEWAY_MEMORY,
+        64,
+        1 << 20,
+        GucContext::Suset,
+        GucFlags::UNIT_MB,
+    );
+    GucRegistry::define_string_guc(
+        c"pushy.gateway_program",
+        c"The file of the program; empty: pushy-gateway beside the server's own.",
+        c"The server runs it as the account that it runs as itself.",
+        &GATEWAY_PROGRAM,
+        GucContext::Sighup,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
@@ -278,6 +327,36 @@ pub fn check_timeout(timeout_us: i64) -> Result<()> {
 /// 0: no bound but the share that is free.
 pub fn max_queues_per_role() -> i64 {
     i64::from(MAX_QUEUES_PER_ROLE.get())
+}
+
+fn text_of(setting: &GucSetting<Option<CString>>) -> String {
+    let text = setting.get();
+    text.map(|text| text.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// Where the gateway of this database listens; empty: nowhere.
+pub fn gateway_listen() -> String {
+    text_of(&GATEWAY_LISTEN)
+}
+
+pub fn gateway_options() -> String {
+    text_of(&GATEWAY_OPTIONS)
+}
+
+/// Its file; empty: beside the server's own.
+pub fn gateway_program() -> String {
+    text_of(&GATEWAY_PROGRAM)
+}
+
+/// In bytes.
+pub fn gateway_memory() -> u64 {
+    (GATEWAY_MEMORY.get() as u64) << 20
+}
+
+/// Tickets of a role that wait to be redeemed; 0: any number.
+pub fn max_tickets_per_role() -> i64 {
+    i64::from(MAX_TICKETS_PER_ROLE.get())
 }
 
 /// 0: no bound.

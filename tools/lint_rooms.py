@@ -26,11 +26,13 @@ USES = {
     "channel": "errors pg settings shared queue",
     "job": "errors pg settings shared obstacle queue notice",
     "log": "errors pg settings shared obstacle queue channel",
+    "gateway": "errors pg settings shared obstacle queue channel",
     "notice": "errors pg settings shared obstacle channel log job",
     "watch": "errors pg settings shared obstacle queue channel job notice",
     "queue_run": "errors pg shared queue job notice watch",
     "worker": "errors pg settings shared installation queue log job notice",
     "relay": "errors pg settings shared installation queue log job worker",
+    "gateway_worker": "errors pg settings shared worker",
 }
 # ... but for these, because a notice may be a job that is owed, while what is done to queues and jobs is published on pushy_control;
 # and an error writes lengths of time as the server does.

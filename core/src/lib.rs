@@ -18,6 +18,7 @@ pub mod loaded;
 pub mod log;
 pub mod pace;
 pub mod presence;
+pub mod public_key;
 pub mod rest;
 pub mod share;
 pub mod slots;

@@ -59,9 +59,9 @@ pub fn check(topic: &[u8]) -> Result<(), Flaw> {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Level {
-    Literal(Vec<u8>),
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Level {
+    Literal(Box<[u8]>),
     /// `*`
     Any,
     /// `{sub}`
@@ -70,7 +70,7 @@ enum Level {
     Rest,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern(Vec<Level>);
 
 const SEPARATOR: u8 = b'/';
@@ -99,7 +99,16 @@ impl Level {
                 other => *other,
             });
         }
-        Ok(Self::Literal(literal))
+        Ok(Self::Literal(literal.into()))
+    }
+
+    /// Whether each level of a topic that the other stands for is one that this stands for.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, Self::Any | Self::Literal(_)) => true,
+            (Self::Literal(own), Self::Literal(other)) => own == other,
+            _ => false,
+        }
     }
 }
 
@@ -127,7 +136,7 @@ impl Pattern {
                 return false;
             };
             let fits = match level {
-                Level::Literal(literal) => literal == said,
+                Level::Literal(literal) => **literal == *said,
                 Level::Subject => !said.is_empty() && subject == Some(said),
                 Level::Any | Level::Rest => true,
             };
@@ -140,6 +149,80 @@ impl Pattern {
 
     pub fn has_subject(&self) -> bool {
         self.0.contains(&Level::Subject)
+    }
+
+    pub fn levels(&self) -> &[Level] {
+        &self.0
+    }
+
+    /// The pattern that stands for this topic and no other.
+    pub fn of_topic(topic: &[u8]) -> Self {
+        let levels = topic.split(|byte| *byte == SEPARATOR);
+        Self(levels.map(|level| Level::Literal(level.into())).collect())
+    }
+
+    /// The topic that it is, if it stands for one only.
+    pub fn exact(&self) -> Option<Vec<u8>> {
+        let levels = self.0.iter().map(|level| match level {
+            Level::Literal(text) => Some(&**text),
+            _ => None,
+        });
+        let levels: Vec<&[u8]> = levels.collect::<Option<_>>()?;
+        Some(levels.join(&SEPARATOR))
+    }
+
+    /// With the reader's subject in place of `{sub}`; None where there is none, or one that is no level.
+    pub fn of_subject(&self, subject: Option<&[u8]>) -> Option<Self> {
+        let level = |level: &Level| match level {
+            Level::Subject => {
+                let is_level =
+                    |subject: &&[u8]| !subject.is_empty() && !subject.contains(&SEPARATOR);
+                subject
+                    .filter(is_level)
+                    .map(|subject| Level::Literal(subject.into()))
+            }
+            other => Some(other.clone()),
+        };
+        Some(Self(self.0.iter().map(level).collect::<Option<_>>()?))
+    }
+
+    /// Whether each topic that the other matches is one that this matches. `{sub}` covers nothing: put the subject in first.
+    pub fn covers(&self, other: &Self) -> bool {
+        let mut asked = other.0.iter();
+        for level in &self.0 {
+            if *level == Level::Rest {
+                return !other.has_subject();
+            }
+            match asked.next() {
+                Some(asked) if level.covers(asked) => {}
+                _ => return false,
+            }
+        }
+        asked.next().is_none()
+    }
+
+    /// As it can be read again.
+    pub fn written(&self) -> Vec<u8> {
+        let mut written = Vec::new();
+        for (at, level) in self.0.iter().enumerate() {
+            if at > 0 {
+                written.push(SEPARATOR);
+            }
+            match level {
+                Level::Any => written.push(b'*'),
+                Level::Rest => written.extend_from_slice(b"**"),
+                Level::Subject => written.extend_from_slice(b"{sub}"),
+                Level::Literal(text) => {
+                    for byte in text.iter() {
+                        if SPECIAL.contains(byte) {
+                            written.push(b'\\');
+                        }
+                        written.push(*byte);
+                    }
+                }
+            }
+        }
+        written
     }
 }
 
@@ -197,6 +280,21 @@ impl Patterns {
 
     pub fn match_topic(&self, topic: &[u8], subject: Option<&[u8]>) -> bool {
         self.0.iter().any(|pattern| pattern.matches(topic, subject))
+    }
+
+    /// Whether each topic that a pattern matches is one that one of these matches.
+    pub fn cover(&self, other: &Pattern) -> bool {
+        self.0.iter().any(|pattern| pattern.covers(other))
+    }
+
+    /// With the reader's subject in place of `{sub}`; those for which there is none go.
+    pub fn of_subject(&self, subject: Option<&[u8]>) -> Self {
+        let own = self.0.iter();
+        Self(own.filter_map(|pattern| pattern.of_subject(subject)).collect())
+    }
+
+    pub fn each(&self) -> impl Iterator<Item = &Pattern> {
+        self.0.iter()
     }
 
     /// Those that stand for something where a reader is no subject; None where that is none of them.
@@ -349,5 +447,39 @@ mod tests {
             let read = Patterns::read_all(list.iter().map(|one| one.as_bytes()));
             assert_eq!(read.is_ok(), fits, "{patterns} of {length}");
         }
+    }
+
+    #[test]
+    fn one_pattern_covers_another_whose_topics_it_matches() {
+        let topics = sequences(&["a", "b", "c"], 4);
+        let patterns = sequences(&["a", "b", "*", "**"], 3);
+        let read = |pattern: &String| Pattern::read(pattern.as_bytes()).ok();
+        let read: Vec<Pattern> = patterns.iter().filter_map(read).collect();
+        for one in &read {
+            for other in &read {
+                let mut matched = topics.iter().map(String::as_bytes);
+                let is_so =
+                    matched.all(|topic| !other.matches(topic, None) || one.matches(topic, None));
+                // `c` stands for all texts that no pattern names: what is so of these topics is so of all but for `**` behind nothing.
+                if one.covers(other) {
+                    assert!(is_so, "{one:?} and {other:?}");
+                } else if is_so {
+                    assert!(other.levels().contains(&Level::Rest), "{one:?} and {other:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_subject_takes_the_place_of_its_word_as_one_level() {
+        let pattern = Pattern::read(b"user/{sub}/**").unwrap();
+        let of = |subject: &str| pattern.of_subject(Some(subject.as_bytes()));
+        assert_eq!(of("7").unwrap().written(), b"user/7/**");
+        assert_eq!(of("*").unwrap().written(), b"user/\\*/**");
+        assert_eq!((of(""), of("7/../8"), pattern.of_subject(None)), (None, None, None));
+        assert!(!pattern.covers(&pattern) && of("7").unwrap().covers(&of("7").unwrap()));
+        assert_eq!(of("7").unwrap().exact(), None);
+        assert_eq!(Pattern::of_topic(b"a/*").exact().unwrap(), b"a/*");
+        assert_eq!(Pattern::of_topic(b"a/*").written(), b"a/\\*");
     }
 }

@@ -17,6 +17,7 @@ use crate::limits::{Counts, Rate, Rates};
 use crate::lock;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
+use crate::report::Changes;
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::ways::close::{self, Close};
@@ -56,6 +57,7 @@ pub struct Gateway {
     pub hub: Hub,
     pub who: Who,
     pub presence: Presence,
+    pub changes: Changes,
     pub metrics: Metrics,
     pub connections: Counts<IpAddr>,
     pub of_subject: Counts<String>,
@@ -71,10 +73,17 @@ pub struct Gateway {
 impl Gateway {
     pub fn new(settings: Settings, source: Arc<dyn Source>) -> Arc<Self> {
         let s = &settings;
+        let changes = Changes::default();
         Arc::new(Self {
             hub: Hub::new(s.recent_notices, s.recent_bytes),
             who: Who::default(),
-            presence: Presence::new(s.presence_debounce, s.max_rooms, s.max_members),
+            presence: Presence::new(
+                s.presence_debounce,
+                s.max_rooms,
+                s.max_members,
+                changes.moved.clone(),
+            ),
+            changes,
             metrics: Metrics::default(),
             connections: Counts::new(s.max_connections_per_address),
             of_subject: Counts::new(s.max_sockets_per_subject),
@@ -113,11 +122,13 @@ impl Gateway {
     pub fn register(&self, entry: Arc<SocketEntry>) -> u64 {
         let id = self.last_socket.fetch_add(1, Ordering::Relaxed) + 1;
         lock(&self.sockets).insert(id, entry);
+        self.changes.moved.notify_one();
         id
     }
 
     pub fn forget(&self, id: u64) {
         lock(&self.sockets).remove(&id);
+        self.changes.moved.notify_one();
     }
 
     pub fn sockets(&self) -> Vec<SocketRow> {

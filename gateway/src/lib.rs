@@ -10,6 +10,7 @@ pub mod limits;
 pub mod metrics;
 pub mod notice;
 pub mod presence;
+pub mod report;
 pub mod serve;
 pub mod settings;
 pub mod source;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use pushy_gateway::gateway::Gateway;
 use pushy_gateway::hub::pump;
 use pushy_gateway::presence::Room;
+use pushy_gateway::report;
 use pushy_gateway::serve::listen;
 use pushy_gateway::serve::tls::Tls;
 use pushy_gateway::settings::{Settings, TABLE};
@@ -127,6 +128,7 @@ async fn run(settings: Settings) -> Result<(), String> {
         .map_or_else(|_| String::new(), |address| address.to_string());
     gateway.say(&format!("listens on {address}"));
     tokio::spawn(pump::run(gateway.clone(), gateway.stopping.subscribe()));
+    tokio::spawn(report::run(gateway.clone(), gateway.stopping.subscribe()));
     let of_presence = gateway.clone();
     tokio::spawn(async move { of_presence.presence.run().await });
     let signals = signals(gateway.clone(), tls.clone())?;

@@ -42,6 +42,8 @@ struct Inside {
 pub struct Presence {
     inside: Mutex<Inside>,
     changed: Notify,
+    /// Told when somebody has come or gone.
+    moved: Arc<Notify>,
     debounce: Duration,
     max_rooms: usize,
     max_members: usize,
@@ -85,10 +87,16 @@ impl Inhabited {
 }
 
 impl Presence {
-    pub fn new(debounce: Duration, max_rooms: usize, max_members: usize) -> Self {
+    pub fn new(
+        debounce: Duration,
+        max_rooms: usize,
+        max_members: usize,
+        moved: Arc<Notify>,
+    ) -> Self {
         Self {
             inside: Mutex::default(),
             changed: Notify::new(),
+            moved,
             debounce,
             max_rooms,
             max_members,
@@ -117,6 +125,7 @@ impl Presence {
             None => {
                 inhabited.tell(room, "join", subject);
                 inhabited.members.insert(subject.into(), 1);
+                self.moved.notify_one();
             }
         }
         let listener = Listener {
@@ -161,6 +170,16 @@ impl Presence {
         Some(inhabited.state(room, listener))
     }
 
+    /// So many rooms, and who is in each.
+    pub fn all(&self, most: usize) -> Vec<(Room, Vec<String>)> {
+        let inside = lock(&self.inside);
+        let members = |(room, inhabited): (&Room, &Inhabited)| {
+            let members = inhabited.members.keys().map(ToString::to_string);
+            (room.clone(), members.collect())
+        };
+        inside.rooms.iter().take(most).map(members).collect()
+    }
+
     pub fn members(&self, room: &Room) -> Vec<String> {
         let inside = lock(&self.inside);
         let members = inside
@@ -195,6 +214,7 @@ impl Presence {
             };
             if inhabited.members.get(&subject) == Some(&0) && !is_later {
                 inhabited.members.remove(&subject);
+                self.moved.notify_one();
                 inhabited.tell(&room, "leave", &subject);
             }
             if inhabited.members.is_empty() && inhabited.listeners.is_empty() {
@@ -255,7 +275,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_in_time_never_left() {
-        let presence = Presence::new(Duration::from_secs(5), 10, 10);
+        let presence = Presence::new(Duration::from_secs(5), 10, 10, Arc::default());
         let (a, b) = (outbox(), outbox());
         presence.enter(&room(), "ann", 1, &a, 1).unwrap();
         let state = presence.enter(&room(), "bob", 2, &b, 7).unwrap();
@@ -277,7 +297,7 @@ mod tests {
 
     #[test]
     fn rooms_and_their_members_are_bounded() {
-        let presence = Presence::new(Duration::from_secs(5), 1, 1);
+        let presence = Presence::new(Duration::from_secs(5), 1, 1, Arc::default());
         let outbox = outbox();
         presence.enter(&room(), "ann", 1, &outbox, 1).unwrap();
         assert_eq!(presence.enter(&room(), "bob", 2, &outbox, 2), Err(NoRoom));

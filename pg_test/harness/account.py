@@ -40,3 +40,12 @@ def run(command: list, *, cwd: Path, input: str | None = None, check: bool = Tru
     if check and done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{done.stdout}")
     return done
+
+
+def start(command: list, *, cwd: Path, log: Path, env: dict[str, str] | None = None) -> subprocess.Popen:
+    """Starts a program that stays, as the server's account; what it says goes to `log`."""
+    account = unprivileged()
+    step_down = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    with open(log, "ab") as said:
+        return subprocess.Popen([str(word) for word in command], cwd=cwd, env={"PATH": "/usr/bin:/bin"} | (env or {}), stdin=subprocess.DEVNULL,
+                                stdout=said, stderr=said, **step_down)

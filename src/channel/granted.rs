@@ -20,6 +20,8 @@ pub struct Grant {
     /// Where the WAL was: what was written before is not read.
     pub since: i64,
     pub granted_at: i64,
+    /// The newest notice of the log then, for gateways; None: it was not noted.
+    pub cursor: Option<String>,
 }
 
 impl Grant {
@@ -50,7 +52,7 @@ macro_rules! select {
     ($which:literal) => {
         concat!(
             "SELECT c.channel, c.owner, c.owner_name::pg_catalog.text, c.home_system, c.home_database, \
-                    a.grantee, a.grantee_name::pg_catalog.text, a.privilege, a.topics, a.granted_lsn, a.granted_at \
+                    a.grantee, a.grantee_name::pg_catalog.text, a.privilege, a.topics, a.granted_lsn, a.granted_at, a.granted_cursor \
                FROM pushy_internal.channel c LEFT JOIN pushy_internal.channel_acl a ON a.channel OPERATOR(pg_catalog.=) c.channel \
                     AND a.home_system OPERATOR(pg_catalog.=) c.home_system AND a.home_database OPERATOR(pg_catalog.=) c.home_database ",
             $which,
@@ -138,6 +140,7 @@ fn read_grant(row: &Row<'_>) -> Result<Option<Grant>> {
         topics: row.opt_text(9)?,
         since: row.i64(10),
         granted_at: row.i64(11),
+        cursor: row.opt_text(12)?,
     }))
 }
 

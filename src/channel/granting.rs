@@ -26,13 +26,16 @@ static UPDATE: Plan = Plan::new(
 // written before it are read. A place that is ahead of the WAL is another server's, or of a time
 // that a restore has undone; a row of another home is none of this channel's.
 static GRANT: Plan = Plan::new(
-    "INSERT INTO pushy_internal.channel_acl AS a (channel, grantee, grantee_name, privilege, topics, granted_lsn, home_system, home_database) \
-     VALUES ($1, $2, $3::pg_catalog.name, $4, $5, $6, $7, $8) \
+    "INSERT INTO pushy_internal.channel_acl AS a (channel, grantee, grantee_name, privilege, topics, granted_lsn, home_system, home_database, granted_cursor) \
+     VALUES ($1, $2, $3::pg_catalog.name, $4, $5, $6, $7, $8, pushy.log_position()) \
      ON CONFLICT (channel, grantee, privilege) DO UPDATE SET grantee_name = excluded.grantee_name, topics = excluded.topics, \
             home_system = excluded.home_system, home_database = excluded.home_database, \
             granted_lsn = CASE WHEN a.home_system OPERATOR(pg_catalog.=) excluded.home_system AND a.home_database OPERATOR(pg_catalog.=) excluded.home_database \
                                AND COALESCE(a.topics OPERATOR(pg_catalog.=) excluded.topics, a.topics IS NULL) \
-                               THEN LEAST(a.granted_lsn, excluded.granted_lsn) ELSE excluded.granted_lsn END",
+                               THEN LEAST(a.granted_lsn, excluded.granted_lsn) ELSE excluded.granted_lsn END, \
+            granted_cursor = CASE WHEN a.home_system OPERATOR(pg_catalog.=) excluded.home_system AND a.home_database OPERATOR(pg_catalog.=) excluded.home_database \
+                                  AND COALESCE(a.topics OPERATOR(pg_catalog.=) excluded.topics, a.topics IS NULL) \
+                                  THEN COALESCE(a.granted_cursor, excluded.granted_cursor) ELSE excluded.granted_cursor END",
     &[
         TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, OIDOID,
     ],

@@ -9,6 +9,7 @@ use crate::pg::name_lock::{self, Named};
 use crate::pg::object_lock::LockMode;
 use crate::pg::value::Timestamp;
 use crate::pg::{ereport, identifier, identity, text, transaction, Oid};
+use crate::queue::gateway_event::{self, GatewayEvent};
 use crate::shared::pending;
 use crate::{row, settings, sql_function, ON_CHANNELS};
 
@@ -29,9 +30,17 @@ sql_function!(pushy_channel_grant_v1, |call| {
         owned.grant(number, &role, &privilege, topics.as_deref());
         Ok(())
     })?;
-    pending::privileges_changed(None);
+    say_changed(channel.as_bytes())?;
     Result::Ok(())
 });
+
+/// To sessions that remember who reads it, and to gateways.
+fn say_changed(channel: &[u8]) -> Result<()> {
+    pending::privileges_changed(None);
+    gateway_event::publish(&GatewayEvent::Grants {
+        channel: Some(&text::shown(channel)),
+    })
+}
 
 sql_function!(pushy_channel_revoke_v1, |call| {
     transaction::require_writable(c"pushy.channel_revoke()");
@@ -55,7 +64,7 @@ sql_function!(pushy_channel_revoke_v1, |call| {
     if revoked == 0 && number.is_none() {
         return Err(Error::no_such_role(&role));
     }
-    pending::privileges_changed(None);
+    say_changed(channel.as_bytes())?;
     if revoked > 0 && owned.grants.len() as u64 == revoked {
         ereport::notice(&closed(&owned));
     }

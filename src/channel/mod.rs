@@ -5,6 +5,7 @@ mod functions;
 mod granted;
 mod granting;
 mod grants;
+pub mod heard_outside;
 mod name;
 mod of_queue;
 mod reading;

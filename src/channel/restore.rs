@@ -6,6 +6,7 @@ use crate::errors::Result;
 use crate::pg::home::Home;
 use crate::pg::identity;
 use crate::queue::dependents::{Dependents, Rest};
+use crate::queue::gateway_event::{self, GatewayEvent};
 use crate::shared::pending;
 
 /// Channels, as queues have them.
@@ -57,6 +58,7 @@ fn adopt_those(wanted: impl Fn(&GrantedChannel) -> bool) -> Result<Vec<(String, 
     }
     if !answered.is_empty() {
         pending::privileges_changed(None);
+        gateway_event::publish(&GatewayEvent::Grants { channel: None })?;
     }
     Ok(answered)
 }

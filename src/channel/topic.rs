@@ -37,6 +37,17 @@ pub fn patterns_of_text(argument: &str, written: &[u8]) -> Result<Patterns> {
     Patterns::read_list(written).map_err(|flaw| refused(argument, written, &flaw))
 }
 
+/// The same, where no pattern at all is as NULL.
+pub fn patterns_argument_or_none(call: Call, index: usize) -> Result<Option<Vec<Vec<u8>>>> {
+    let is_empty = call
+        .datum(index)
+        .is_some_and(|given| array::text_bytes(given).is_empty());
+    if is_empty {
+        return Ok(None);
+    }
+    patterns_argument(call, index)
+}
+
 /// The argument `topics`, an array of patterns, as they are written; NULL: none.
 pub fn patterns_argument(call: Call, index: usize) -> Result<Option<Vec<Vec<u8>>>> {
     const ARGUMENT: &str = "topics";

@@ -91,7 +91,7 @@ impl Filter {
         })
     }
 
-    /// What there is of these, whoever reads it: to count, not to read.
+    /// What there is of these, whoever reads it: to count, and for a gateway.
     pub fn of_anybody(chosen: Chosen<'_>) -> Self {
         let all = |channel: &Vec<u8>| (channel.clone(), Readable::everything());
         let wanted = match chosen.channels {

@@ -131,10 +131,15 @@ fn publish_message(message: &Message<'_>) -> Result<()> {
         notify::send(CONTROL, &message.payload());
         return Ok(());
     }
+    publish_logged(message.payload())
+}
+
+/// Through the event log, where a relay can come.
+pub(super) fn publish_logged(payload: Vec<u8>) -> Result<()> {
     buffer::add(Item::Notice {
         channel: CONTROL.into(),
         topic: None,
-        payload: message.payload(),
+        payload,
         delivery: Route::Relay {
             merge: false,
             cause: None,

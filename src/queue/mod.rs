@@ -10,6 +10,7 @@ pub mod dependents;
 pub mod dropped;
 pub mod eligibility;
 pub mod explain;
+pub mod gateway_event;
 pub mod lease_length;
 pub mod leased;
 pub mod park;

@@ -82,7 +82,10 @@ async fn read_once(gateway: &Gateway, has_read: &mut bool) -> Result<(), SourceE
     if !*has_read {
         gateway.who.load_keys(&**source).await?;
         gateway.recheck_tokens();
-        if !hub.is_open() {
+        if hub.is_open() {
+            // What was said meanwhile may be in a log that is not there any more.
+            hub.recheck(None);
+        } else {
             hub.open(source.position().await?);
         }
     }
@@ -90,6 +93,7 @@ async fn read_once(gateway: &Gateway, has_read: &mut bool) -> Result<(), SourceE
     let chunk = source.read(Reader::Pump, after, MOST).await?;
     if !*has_read {
         *has_read = true;
+        gateway.changes.moved.notify_one();
         gateway.metrics.source_up.set(1);
     }
     // What the server says of who may read counts for all that comes after it.

@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Answer, Ask, Chunk, Event, KeyText, Metric, Reader, Redeemed, Source, SourceError, Verdict,
+    Answer, Ask, Chunk, Event, KeyText, Metric, Reader, Redeemed, Report, Source, SourceError,
+    Verdict,
 };
 use crate::lock;
 use crate::notice::Notice;
@@ -37,6 +38,7 @@ pub enum Request {
     Redeem { ticket: String },
     Keys,
     Metrics,
+    Report(Report),
     Cancel,
 }
 
@@ -385,5 +387,9 @@ impl Source for Framed {
 
     fn metrics(&self) -> Answer<'_, Vec<Metric>> {
         Box::pin(self.ask(Request::Metrics))
+    }
+
+    fn report(&self, report: Report) -> Answer<'_, ()> {
+        Box::pin(self.ask(Request::Report(report)))
     }
 }

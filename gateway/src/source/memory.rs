@@ -9,7 +9,8 @@ use pushy_core::log::cursor::Cursor;
 use tokio::sync::watch;
 
 use super::{
-    Answer, Ask, Chunk, Event, KeyText, Metric, Reader, Redeemed, Source, SourceError, Verdict,
+    Answer, Ask, Chunk, Event, KeyText, Metric, Reader, Redeemed, Report, Source, SourceError,
+    Verdict,
 };
 use crate::clock;
 use crate::lock;
@@ -36,6 +37,7 @@ struct Inside {
     tickets: HashMap<String, Redeemed>,
     keys: Vec<KeyText>,
     metrics: Vec<Metric>,
+    report: Report,
     failure: Option<SourceError>,
     delay: Duration,
     /// Roles that the answer about is held back.
@@ -236,6 +238,11 @@ impl Memory {
         self.publish("pushy_control", None, r#"{"v":1,"event":"gateway_keys"}"#);
     }
 
+    /// What the gateway has said of itself.
+    pub fn report(&self) -> Report {
+        lock(&self.inside).report.clone()
+    }
+
     pub fn set_metrics(&self, metrics: Vec<Metric>) {
         self.change(|inside| inside.metrics = metrics);
     }
@@ -315,5 +322,9 @@ impl Source for Memory {
 
     fn metrics(&self) -> Answer<'_, Vec<Metric>> {
         Box::pin(self.ask(|inside| inside.metrics.clone()))
+    }
+
+    fn report(&self, report: Report) -> Answer<'_, ()> {
+        Box::pin(self.ask(move |inside| inside.report = report))
     }
 }

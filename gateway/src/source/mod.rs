@@ -112,6 +112,13 @@ pub struct Metric {
     pub value: f64,
 }
 
+/// What the database shows of this gateway: two arrays in JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub sockets: String,
+    pub rooms: String,
+}
+
 /// Who asks, because what is read for one must not wait for what is read for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
@@ -130,4 +137,6 @@ pub trait Source: Send + Sync + 'static {
     fn redeem(&self, ticket: String) -> Answer<'_, Option<Redeemed>>;
     fn keys(&self) -> Answer<'_, Vec<KeyText>>;
     fn metrics(&self) -> Answer<'_, Vec<Metric>>;
+    /// For the view `sockets` and the function `presence`: in place of what was said before, as JSON.
+    fn report(&self, report: Report) -> Answer<'_, ()>;
 }

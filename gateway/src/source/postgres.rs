@@ -16,14 +16,15 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::{
-    Answer, Ask, Chunk, Event, KeyText, Metric, Reader, Redeemed, Source, SourceError, Verdict,
+    Answer, Ask, Chunk, Event, KeyText, Metric, Reader, Redeemed, Report, Source, SourceError,
+    Verdict,
 };
 use crate::lock;
 use crate::notice::Notice;
 
 /// All that the gateway says to the database.
 mod sql {
-    pub const POSITION: &str = "SELECT pushy.log_position()";
+    pub const POSITION: &str = "SELECT pushy_internal.gateway_position()";
     pub const WAIT: &str = "CALL pushy_internal.log_wait($1::text, NULL, NULL, make_interval(secs => $2::float8), NULL)";
     /// In order; a row with `resync` has but its cursor. The end is in the last row, whose channel is NULL.
     pub const READ: &str = "SELECT cursor, channel, topic, payload, at, resync FROM pushy_internal.log_read(after => $1::text, max_notices => $2::int)";
@@ -33,7 +34,8 @@ mod sql {
         "SELECT role, subject, channels, topics FROM pushy_internal.gateway_redeem($1::text)";
     pub const KEYS: &str =
         "SELECT name, algorithm, material, kid, issuer, audience, role_claim, role FROM pushy_internal.gateway_keys()";
-    pub const METRICS: &str = "SELECT name, help, kind, labels::text, value FROM pushy.metrics()";
+    pub const METRICS: &str = "SELECT name, help, kind, labels::text, value FROM pushy_internal.gateway_metrics()";
+    pub const REPORT: &str = "SELECT pushy_internal.gateway_report($1::text, $2::text)";
 }
 
 /// Until a connection is there, or an answer that is no wait.
@@ -250,7 +252,7 @@ impl Source for Postgres {
             let rows = self.ask(Reader::Pump, PATIENCE, sql::POSITION, &[]).await?;
             let row = rows
                 .first()
-                .ok_or_else(|| SourceError::Failed("log_position() answers nothing".to_owned()))?;
+                .ok_or_else(|| SourceError::Failed("gateway_position() answers nothing".to_owned()))?;
             let text: &str = row
                 .try_get(0)
                 .map_err(|error| SourceError::Failed(error.to_string()))?;
@@ -365,6 +367,15 @@ impl Source for Postgres {
                 })
             };
             rows.iter().map(metric).collect()
+        })
+    }
+
+    fn report(&self, report: Report) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let values: [&(dyn ToSql + Sync); 2] = [&report.sockets, &report.rooms];
+            self.ask(Reader::Replay, PATIENCE, sql::REPORT, &values)
+                .await?;
+            Ok(())
         })
     }
 }

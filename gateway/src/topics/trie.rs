@@ -7,7 +7,7 @@ use super::routes::{Key, Listeners};
 
 #[derive(Default)]
 pub struct Trie {
-    literal: HashMap<Box<str>, Trie>,
+    literal: HashMap<Box<[u8]>, Trie>,
     any: Option<Box<Trie>>,
     /// Patterns that end here.
     here: Listeners,
@@ -86,7 +86,7 @@ impl Trie {
             Some((level, left)) => (level, Some(left)),
             None => (left, None),
         };
-        if let Some(node) = self.literal.get(level) {
+        if let Some(node) = self.literal.get(level.as_bytes()) {
             node.walk(left, visit);
         }
         if let Some(node) = &self.any {

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::gateway::Gateway;
 use crate::hub::outbox::Tag;
 use crate::settings::read_duration;
-use crate::topics::pattern::Pattern;
+use crate::topics::pattern::{self, Pattern};
 use crate::who::Principal;
 
 use super::message::{Code, Refusal};
@@ -121,7 +121,7 @@ pub fn request(
         )));
     }
     let read = |topic: &String| {
-        Pattern::read(topic).map_err(|flaw| Code::BadTopic.because(format!("a topic {flaw}")))
+        Pattern::read(topic).map_err(|flaw| Code::BadTopic.because(format!("a topic {}", pattern::said(&flaw))))
     };
     let patterns: Vec<Pattern> = topics.iter().map(read).collect::<Result<_, _>>()?;
     let after = match after {

@@ -43,7 +43,7 @@ fn naive(pattern: &[Level], topic: &[&str]) -> bool {
         (Some((Level::Rest, _)), _) => true,
         (Some((Level::Any, pattern)), Some((_, topic))) => naive(pattern, topic),
         (Some((Level::Literal(own), pattern)), Some((said, topic))) => {
-            **own == **said && naive(pattern, topic)
+            **own == *said.as_bytes() && naive(pattern, topic)
         }
         _ => false,
     }

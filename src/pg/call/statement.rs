@@ -40,6 +40,10 @@ pub enum Statement {
     },
     /// A role, a database or a privilege changes: who could not connect may be able to now.
     ChangeAccess,
+    /// ALTER DATABASE … SET, or RESET.
+    SetOfDatabase {
+        name: std::ffi::CString,
+    },
     /// PREPARE TRANSACTION; what it says is done when the statement is over.
     Prepare {
         name: std::ffi::CString,
@@ -98,7 +102,7 @@ pub enum Statement {
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub(super) unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     use pg_sys::NodeTag::{
-        T_AlterDatabaseStmt, T_AlterExtensionContentsStmt, T_AlterExtensionStmt,
+        T_AlterDatabaseSetStmt, T_AlterDatabaseStmt, T_AlterExtensionContentsStmt, T_AlterExtensionStmt,
         T_AlterFunctionStmt, T_AlterObjectDependsStmt, T_AlterObjectSchemaStmt, T_AlterOwnerStmt,
         T_AlterRoleStmt, T_AlterTableStmt, T_ConstraintsSetStmt, T_CreateTrigStmt, T_CreatedbStmt,
         T_DiscardStmt, T_DropOwnedStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt,
@@ -170,6 +174,9 @@ pub(super) unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
                 None => Statement::ChangeAccess,
             })
         }
+        T_AlterDatabaseSetStmt => Some(Statement::SetOfDatabase {
+            name: text((*node.cast::<pg_sys::AlterDatabaseSetStmt>()).dbname),
+        }),
         T_GrantStmt => ((*node.cast::<pg_sys::GrantStmt>()).objtype
             == pg_sys::ObjectType::OBJECT_DATABASE)
             .then_some(Statement::ChangeAccess),

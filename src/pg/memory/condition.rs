@@ -61,6 +61,14 @@ impl Condition {
         self.wait_until(patience(timeout), || has_changed().then_some(()));
     }
 
+    /// Does `work` with this process on the list of sleepers: who broadcasts sets its latch.
+    pub fn while_listed<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _cancel = CancelSleep;
+        // SAFETY: as in `wait_until`.
+        unsafe { pg_sys::ConditionVariablePrepareToSleep(self.0.get()) }
+        work()
+    }
+
     /// Sleeps until `ready` answers, or None when `timeout` has passed. `ready` runs with this
     /// process already on the list of sleepers, so a change after it is never missed. It looks at what it waits for, not only
     /// at what was announced of it: for that is `wait_change`.

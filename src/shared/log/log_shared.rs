@@ -287,6 +287,11 @@ impl LogShared {
         self.ticked.broadcast();
     }
 
+    /// Does `work`, which waits for something else as well: a tick that comes meanwhile sets this process's latch.
+    pub fn while_awaiting_tick<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.ticked.while_listed(work)
+    }
+
     /// Sleeps until there was a tick since `seen` was read, or `timeout` has passed; on a standby for a moment.
     pub fn wait_tick(&self, seen: u64, timeout: std::time::Duration) {
         self.ticked.wait_change(timeout, || self.ticks() != seen);

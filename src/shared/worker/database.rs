@@ -18,6 +18,7 @@ pub const MAX_DATABASES: usize = 1024;
 pub const WORKERS: usize = 3;
 pub const SCHEDULER: usize = 0;
 pub const RELAY: usize = 1;
+pub const GATEWAY: usize = 2;
 
 /// A due time that says: nothing is due.
 pub const NEVER: i64 = i64::MAX;
@@ -58,6 +59,12 @@ pub struct DatabaseSlot {
     pub quiesced: AtomicU32,
     /// Broadcast when a worker has left this database.
     pub worker_left: Condition,
+    /// ALTER DATABASE … SET was run here: what its settings say may be another with each change of access.
+    pub settings_doubted: AtomicBool,
+    /// The scheduler is to read them.
+    pub settings_unread: AtomicBool,
+    /// What they say of the gateway, as a number that changes with it; 0: there is to be none.
+    pub gateway_settings: AtomicU64,
     /// Rows written in the database as of the last sweep.
     pub swept_writes: AtomicU64,
     /// The sweep was asked for: COMMIT PREPARED, resume after a restore.
@@ -136,6 +143,9 @@ impl DatabaseSlot {
             workers,
             quiesced,
             worker_left: _,
+            settings_doubted,
+            settings_unread,
+            gateway_settings,
             swept_writes,
             sweep_requested,
             asked_sweeps_rest_until,
@@ -178,6 +188,8 @@ impl DatabaseSlot {
             cancels_recalled,
             orphans_requested,
             sessions_known,
+            settings_doubted,
+            settings_unread,
         ] {
             flag.store(false, Ordering::SeqCst);
         }
@@ -202,6 +214,7 @@ impl DatabaseSlot {
             recovered_holds,
             untold_beyond,
             untold_inspected,
+            gateway_settings,
         ] {
             count.store(0, Ordering::SeqCst);
         }
@@ -219,6 +232,10 @@ impl DatabaseSlot {
 
     pub fn relay(&self) -> &DatabaseWorker {
         &self.workers[RELAY]
+    }
+
+    pub fn gateway(&self) -> &DatabaseWorker {
+        &self.workers[GATEWAY]
     }
 
     pub fn oid(&self) -> u32 {

@@ -68,6 +68,7 @@ fn before(statement: &Statement) {
         Statement::Prepare { name } => pending::prepares(name.to_bytes()),
         Statement::FinishPrepared { .. }
         | Statement::ChangeAccess
+        | Statement::SetOfDatabase { .. }
         | Statement::SetConstraints
         | Statement::AlterColumns { .. }
         | Statement::CreateTrigger { .. }
@@ -123,6 +124,14 @@ fn after(statement: &Statement) {
         Statement::AlterExtension => pending::privileges_changed(None),
         // pushy.databases may name it now, or no longer.
         Statement::RenameDatabase { .. } | Statement::ChangeAccess => pending::access_changed(),
+        Statement::SetOfDatabase { name } => {
+            let database_slot = database::oid_of(name).and_then(|oid| shared.find_database(oid));
+            if let Some(database_slot) = database_slot {
+                database_slot.settings_doubted.store(true, Ordering::SeqCst);
+                // Read when this has committed.
+                pending::access_changed();
+            }
+        }
         // What was prepared may have made rows ready, or unlocked them, changed queues or what roles may do, or created the
         // extension: nobody else announces it. Undone it has at least unlocked them.
         Statement::FinishPrepared { name } => {

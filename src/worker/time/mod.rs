@@ -3,6 +3,7 @@
 mod due_jobs;
 mod inspection;
 mod leases_due;
+mod gateway_settings;
 mod left_cancels;
 mod orphans;
 mod queue_slots;

@@ -9,6 +9,7 @@ use pushy_core::backoff;
 use pushy_core::pace::Pace;
 use pushy_core::turns::Turns;
 
+use super::gateway_settings;
 use super::leases_due::LeaseLooks;
 use super::left_cancels::CancelLook;
 use super::orphans::OrphanLook;
@@ -196,6 +197,7 @@ impl Scheduler {
         // As with the watermarks of queues: take the time, then look, then put back what is next. Before the first step, because what is
         // asked for behind a step is the next round's, and would be nobody's if this round took its time.
         let due = self.database_slot.due.swap(NEVER, Ordering::SeqCst);
+        self.pass_over(gateway_settings::read(self.database_slot, first));
         let recalled = self.pass_over(cancels::recall(self.database_slot));
         self.come_back_unless(recalled.unwrap_or(false));
         let recovered = lost_holds::recover(shared::expect(), self.database_slot);

@@ -40,6 +40,7 @@ impl Session {
         let before = settings.expiring_before.min(left / 2);
         self.expiring = Some(self.ends - before);
         *lock(&self.entry.who) = Some(who.clone());
+        self.gateway.changes.moved.notify_one();
         let is_renewal = self.who.replace(who).is_some();
         if is_renewal {
             let tags: Vec<Tag> = self.subscribed.keys().copied().collect();
@@ -138,6 +139,7 @@ impl Session {
     pub fn unsubscribe(&mut self, tag: Tag) -> Option<Cursor> {
         self.catching.remove(&tag);
         lock(&self.entry.channels).remove(&tag);
+        self.gateway.changes.moved.notify_one();
         let subscribed = self.subscribed.remove(&tag)?;
         let key = subscribed.key?;
         if let (Some(room), Some(subject)) = (
@@ -295,6 +297,7 @@ impl Session {
             .map(ToString::to_string)
             .collect();
         lock(&self.entry.channels).insert(tag, (channel.clone(), shown));
+        self.gateway.changes.moved.notify_one();
         if request.presence {
             self.enter(tag, key, &channel);
         }

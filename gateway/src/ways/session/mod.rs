@@ -317,6 +317,7 @@ impl Session {
     /// Counts what was written.
     pub fn sent(&self, items: &[Item], transport: &'static str) {
         let metrics = &self.gateway.metrics;
+        self.gateway.changes.sent.notify_one();
         let now_us = clock::now_us();
         let mut notices = 0;
         for item in items {

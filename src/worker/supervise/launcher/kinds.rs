@@ -7,7 +7,9 @@ use crate::pg::clock;
 use crate::pg::signals;
 use crate::pg::value::Timestamp;
 use crate::pg::worker::WorkerProcess;
-use crate::shared::database::{DatabaseSlot, Presence, NEVER, RELAY, SCHEDULER, WORKERS};
+use crate::shared::database::{
+    DatabaseSlot, Presence, GATEWAY, NEVER, RELAY, SCHEDULER, WORKERS,
+};
 use crate::shared::database_worker::DatabaseWorker;
 use crate::worker::launcher::Launcher;
 use crate::worker::scheduler;
@@ -16,6 +18,12 @@ use crate::worker::scheduler;
 const RELAY_PROCESS: WorkerProcess = WorkerProcess {
     name: "pushy relay",
     entry: "pushy_relay_main",
+};
+
+/// In src/gateway_worker/mod.rs, in the same way.
+const GATEWAY_PROCESS: WorkerProcess = WorkerProcess {
+    name: "pushy gateway",
+    entry: "pushy_gateway_main",
 };
 
 pub struct DatabaseKind {
@@ -41,7 +49,7 @@ pub struct DatabaseKind {
     shows_since: bool,
 }
 
-pub static KINDS: [DatabaseKind; 2] = [
+pub static KINDS: [DatabaseKind; 3] = [
     DatabaseKind {
         name: "scheduler",
         process: &scheduler::PROCESS,
@@ -65,6 +73,18 @@ pub static KINDS: [DatabaseKind; 2] = [
         one_after_another: false,
         ask_to_leave: terminate,
         is_busy: |database_slot| database_slot.log.relay_busy.load(Ordering::SeqCst),
+        shows_since: true,
+    },
+    DatabaseKind {
+        name: "gateway",
+        process: &GATEWAY_PROCESS,
+        cell: GATEWAY,
+        wanted: |_, database_slot, _| gateway_wanted(database_slot),
+        takes: |_, _, _| 0,
+        puts_back: |_, _, _| {},
+        one_after_another: false,
+        ask_to_leave: terminate,
+        is_busy: |database_slot| !database_slot.gateway().rests(),
         shows_since: true,
     },
 ];
@@ -123,6 +143,17 @@ fn relay_wanted(database_slot: &DatabaseSlot) -> i64 {
         0
     } else {
         database_slot.log.relay_due.load(Ordering::SeqCst)
+    }
+}
+
+/// The gateway is there where the database's settings say that it listens.
+fn gateway_wanted(database_slot: &DatabaseSlot) -> i64 {
+    let is_wanted = database_slot.presence() == Presence::Present
+        && database_slot.gateway_settings.load(Ordering::SeqCst) != 0;
+    if is_wanted {
+        0
+    } else {
+        NEVER
     }
 }
 
@@ -222,6 +253,7 @@ impl Launcher {
             && database_slot.asked_sweeps_rest_until.load(Ordering::SeqCst) <= clock::now().0
             || database_slot.orphans_requested.load(Ordering::SeqCst)
                 && database_slot.orphans_rest_until.load(Ordering::SeqCst) <= clock::now().0
+            || database_slot.settings_unread.load(Ordering::SeqCst)
             || self.recorder.has_verdicts(database_slot.oid())
     }
 }

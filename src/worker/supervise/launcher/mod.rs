@@ -135,6 +135,7 @@ impl Launcher {
             }
             self.follow_clock();
             if self.shared.access_changed.swap(false, Ordering::SeqCst) {
+                self.have_settings_read();
                 self.retry_now();
             }
             let mut next = clock::now().0 + SWEEP_US;
@@ -196,6 +197,16 @@ impl Launcher {
             *started = (*started).min(now);
         }
         self.retry_now();
+    }
+
+    /// Where ALTER DATABASE … SET was run, by this transaction or another one.
+    fn have_settings_read(&self) {
+        for database_slot in &self.shared.databases {
+            if database_slot.oid() != 0 && database_slot.settings_doubted.load(Ordering::SeqCst) {
+                database_slot.settings_unread.store(true, Ordering::SeqCst);
+                database_slot.scheduler().wake();
+            }
+        }
     }
 
     /// Tries again at once what failed to start.
