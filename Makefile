@@ -9,7 +9,7 @@ export PG_CONFIG
 PYTHON    := target/venv/bin/python
 REGRESS   := $(basename $(notdir $(sort $(wildcard pg_test/sql/*.sql))))
 
-.PHONY: help setup all build install uninstall installcheck demo demo-farm demo-stop test test-majors torture fuzz lint docs bench bench-full dist deb image clients check-packages third-party advisories clean
+.PHONY: help setup all build install uninstall gateway install-gateway uninstall-gateway installcheck demo demo-farm demo-stop test test-majors torture fuzz lint docs bench bench-full dist deb image clients check-packages third-party advisories clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,15 @@ install: ## into the PostgreSQL of PG_CONFIG, below DESTDIR if that is set; a ru
 
 uninstall: ## out of it
 	@tools/install.sh --remove
+
+gateway: ## the program that hands notices to browsers: a release build, in target/gateway
+	@tools/gateway.sh release
+
+install-gateway: ## beside the programs of the PostgreSQL of PG_CONFIG, where the server looks for it
+	@tools/gateway.sh install
+
+uninstall-gateway: ## away from there
+	@tools/gateway.sh remove
 
 installcheck: ## pg_test/sql against the running server of PGHOST, PGPORT, PGUSER (pushy preloaded)
 	@mkdir -p target/installcheck

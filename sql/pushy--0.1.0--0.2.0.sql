@@ -788,6 +788,7 @@ COMMENT ON COLUMN pushy.jobs.progress_message IS 'What was said with it.';
 COMMENT ON COLUMN pushy.jobs.checkpoint IS 'What a job that is not completed has last said with pushy.job_checkpoint.';
 COMMENT ON COLUMN pushy.queue_grants.privilege IS 'enqueue, work, monitor or claim.';
 COMMENT ON COLUMN pushy.stats.running IS 'Executors that work on the queue now, or jobs that workers outside have leased.';
+COMMENT ON COLUMN pushy.workers.kind IS 'launcher, scheduler, executor, relay or gateway.';
 COMMENT ON COLUMN pushy.stats.snoozed IS 'Attempts whose handlers have put their jobs off with pushy.job_snooze: not charged.';
 
 -- The gateway, as gateway.sql has it.

@@ -354,7 +354,7 @@ SELECT w.kind, w.pid, w.database, w.role, w.state, w.since, w.jobs_done, w.queue
   FROM pushy_internal.worker_rows() w;
 COMMENT ON VIEW pushy.workers IS
   'Pushy''s processes in the whole server: executors of roles whose rights you have; all of them for pg_read_all_stats, which pg_monitor includes.';
-COMMENT ON COLUMN pushy.workers.kind IS 'launcher, scheduler, executor or relay.';
+COMMENT ON COLUMN pushy.workers.kind IS 'launcher, scheduler, executor, relay or gateway.';
 COMMENT ON COLUMN pushy.workers.pid IS 'Process id, as in pg_stat_activity.';
 COMMENT ON COLUMN pushy.workers.database IS 'The database that the process works in.';
 COMMENT ON COLUMN pushy.workers.role IS 'The role whose jobs an executor runs.';

@@ -9,6 +9,7 @@ cargo test --quiet -p pushy-core
 # Not where some tests were asked for: it takes a build of its own.
 [ $# -gt 0 ] || CARGO_TARGET_DIR=target/gateway cargo test --quiet --manifest-path gateway/Cargo.toml
 tools/build.sh dev
+tools/gateway.sh dev
 
 result=0
 target/venv/bin/python -m pytest pg_test -q -n "${PUSHY_TEST_SERVERS:-4}" "$@" || result=$?

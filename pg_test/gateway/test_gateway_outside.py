@@ -1,9 +1,6 @@
 """`pushy-gateway --dsn` beside a server: each way in, resume, revoked grants, keys, restarts, a ledger."""
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
 import re
 import signal
@@ -11,22 +8,10 @@ import subprocess
 import threading
 import time
 
-import httpx
 import pytest
 
 from harness.waiting import PATIENCE, wait_for
-from stage.gateway import Outside, read_in_background
-
-
-def encoded(part) -> str:
-    data = part if isinstance(part, bytes) else json.dumps(part).encode()
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def token(secret, **claims):
-    """HS256, by hand: what any library makes."""
-    head = f"{encoded({'alg': 'HS256', 'typ': 'JWT'})}.{encoded({'exp': int(time.time()) + 600} | claims)}"
-    return f"{head}.{encoded(hmac.new(secret.encode(), head.encode(), hashlib.sha256).digest())}"
+from stage.gateway import Outside, encoded, read_in_background, token
 
 
 @pytest.fixture

@@ -13,11 +13,13 @@ WRITERS = {
     "job_claim": "'q'", "job_extend": "{job}, " + NOBODY, "job_complete": "{job}, " + NOBODY, "job_fail": "{job}, " + NOBODY,
     "job_release": "{job}, " + NOBODY, "jobs_settle": "'[]'",
     "job_log": "'x', 'info', {job}, " + NOBODY,
+    "ticket_create": "'{c}'", "socket_close": "'ann'", "gateway_key_register": "'k', role => 'postgres'", "gateway_key_drop": "'k'",
+    "gateway_grant": "'postgres'", "gateway_revoke": "'postgres'",
     "subscription_create": "'new'", "subscription_ack": "'s', '0'", "subscription_drop": "'s'",
 }
 READERS = {
     "job_wait": "{job}, '0'", "queue_explain": "'q'", "queue_channel": "'out'", "has_queue_privilege": "'q', 'work'", "job_trace": "{job}",
-    "subscription_read": "'s'", "current_job": "", "channel_ident": "'a'", "channel_inspect": "'a'", "version": "", "channel_name": "'a'", "log_position": "", "notify": "'a', 'b', 'relay'",
+    "subscription_read": "'s'", "current_job": "", "channel_ident": "'a'", "channel_inspect": "'a'", "version": "", "channel_name": "'a'", "log_position": "", "presence": "'c', 't'", "gateway_explain": "", "metrics": "", "notify": "'a', 'b', 'relay'",
 }
 
 

@@ -85,6 +85,8 @@ HOLDERS = {
     "loaded_queue.queue_id": "below zero, and no queue's again",
     "job_log.queue_id": "goes with its queue",
     "checkpoint.queue_id": "goes with its queue",
+    "gateway_key.role": "test_gateway_keys: test_a_key_of_a_role_that_is_gone_counts_no_more",
+    "ticket.role": "a day at most, and a ticket of a role that is gone is none",
     "lease.queue_id": "goes with its job",
     "lease.claimed_by": "test_the_role_that_claimed_a_job",
     "dropped_queue.queue_id": "test_retention: test_no_queue_gets_the_number_of_one_whose_history_is_still_there",

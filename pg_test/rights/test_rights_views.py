@@ -35,7 +35,7 @@ def theirs(db, role):
     return db
 
 
-VIEWS = ("queues", "jobs", "failures", "job_logs", "leases", "workers", "stats", "watches", "subscriptions", "channel_grants", "queue_grants")
+VIEWS = ("queues", "jobs", "failures", "job_logs", "leases", "workers", "stats", "watches", "subscriptions", "channel_grants", "queue_grants", "sockets")
 
 
 def test_no_view_shows_a_row_of_anothers(theirs):
@@ -65,6 +65,7 @@ BEHIND = {
     "watch_counts": ("SELECT * FROM pushy_internal.watch_counts({number})", [(None,) * 6]),
     "subscription_rows": ("SELECT * FROM pushy_internal.subscription_rows()", []),
     "channel_grant_rows": ("SELECT * FROM pushy_internal.channel_grant_rows()", []),
+    "socket_rows": ("SELECT * FROM pushy_internal.socket_rows()", []),
     "log_row": None, "log_bounds": None, "is_home": None, "relay_obstacle": None,
     "watch_elsewhere": None, "watch_orphans": None, "watch_is_whole": None,  # what pg_trigger and pg_class say
 }

@@ -22,6 +22,7 @@ NEVER_NULL = {
     "stats": "",
     "channel_grants": "channel",
     "queue_grants": "queue privilege",
+    "sockets": "gateway id role address transport since channels topics sent buffered_notices buffered_bytes lag reported_at",
 }
 
 # Columns that are NULL only without the preload, or where a transaction has not been announced yet: seen elsewhere.
@@ -120,6 +121,10 @@ def test_every_view_is_read_by_everybody_and_shows_every_column_filled_and_null(
            "UPDATE pushy_internal.subscription SET owner = 1 WHERE name = 's1'; UPDATE pushy_internal.channel SET owner = 1 WHERE channel = 'two'")
     db.sql("UPDATE pushy_internal.lease SET claimed_by = 1 WHERE worker = 'w'; INSERT INTO pushy_internal.queue_acl (queue_id, grantee, grantee_name, privilege) SELECT queue_id, 1, 'gone', 'work' FROM pushy_internal.queue WHERE queue = 'q';"
            "UPDATE pushy_internal.queue_acl SET queue_id = (SELECT queue_id FROM pushy_internal.queue WHERE queue = 'q') WHERE grantee = 1")
+    socket = '{"id": %d, %s "role": "postgres", "address": "::1", "transport": "socket", "since": "2026-01-01Z", "channels": [["one", ""]], "sent": 1, ' \
+        '"buffered_notices": 0, "buffered_bytes": 0, "lag_seconds": 0}'
+    named = '"subject": "ann",'
+    db.rows("SELECT pushy_internal.gateway_report(%s, '[]')", f"[{socket % (1, '')}, {socket % (2, named)}]")
     filled, null = set(), set()
     with db.connect() as session:
         session.execute("SELECT pushy.subscription_ack('s2', cursor) FROM pushy.subscription_read('s2', 1)")
@@ -150,9 +155,12 @@ VALUES = {
     "lease": "'1 s'", "worker": "'w'", "outcomes": "'[]'",
     "merge": "false", "name": "'w1'", "channel_name": "'c'", "channels": "'{c}'", "from_oldest": "false", "max_notices": "1", "after": "'1-1-1'",
     "cursor": "(SELECT cursor FROM pushy.subscriptions WHERE name = 's1')", "ready": "NULL", "watch_id": "1", "queue_id": "1", "relation_name": "'public.t'", "owner_name": "'postgres'",
+    "secret": "NULL", "public_key": "NULL", "jwks": "NULL", "kid": "'k'", "issuer": "'i'", "audience": "'a'", "role_claim": "'r'", "subject": "'ann'", "valid": "'1 s'",
+    "ticket": "'t'", "sockets": "'[]'", "rooms": "'[]'",
     "home_system": "1", "home_database": "1", "home_extension": "1", "topics": "NULL", "new_name": "'renamed'", "until": "NULL", "triggers": "'{1}'", "fingerprint": "'x'", "owner": "current_user::regrole", "empty": "NULL",
 }
-OF_FUNCTION = {("is_home", "relation"): "1", ("watch_is_whole", "relation"): "'t'::regclass", ("enqueue", "delay"): "NULL", ("job_log", "level"): "'info'", ("job_snooze", "until"): "now()", ("enqueue_many", "args"): "ARRAY['{}'::jsonb]", ("enqueue_many", "delay"): "NULL", ("notice", "id"): "1", ("job_fail", "discard"): "NULL", ("queue_channel", "queue"): "'out'", ("job_claim", "queue"): "'out'", ("job_claim_wait", "queue"): "'out'",
+OF_FUNCTION = {**{(name, "role"): "'postgres'" for name in ("gateway_key_register", "gateway_grant", "gateway_revoke")}, ("ticket_create", "channels"): "'{one}'",
+               ("gateway_authorize", "topics"): "'{a}'", ("is_home", "relation"): "1", ("watch_is_whole", "relation"): "'t'::regclass", ("enqueue", "delay"): "NULL", ("job_log", "level"): "'info'", ("job_snooze", "until"): "now()", ("enqueue_many", "args"): "ARRAY['{}'::jsonb]", ("enqueue_many", "delay"): "NULL", ("notice", "id"): "1", ("job_fail", "discard"): "NULL", ("queue_channel", "queue"): "'out'", ("job_claim", "queue"): "'out'", ("job_claim_wait", "queue"): "'out'",
                ("watch_pause", "name"): "'w1'", ("channel_grant", "privilege"): "'listen'", ("channel_revoke", "privilege"): "'listen'", ("has_queue_privilege", "role"): "current_user"} | {
     (f"subscription_{verb}", "name"): "'s1'" for verb in ("create", "read", "ack", "wait", "drop")}
 
@@ -161,6 +169,7 @@ BESIDE_THE_POINT = {
     "job_progress": {"55000"},      # no job runs here
     "job_snooze": {"55000", "22023", "22004"}, "job_discard": {"55000"}, "job_retry_in": {"55000"}, "job_log": {"55000", "22004"},
     "notice": {"42704"},            # there is none
+    "socket_close": {"22023"},      # a topic of no channel
     "channel_revoke": {"42704"},    # nobody has it
     "subscription_wait": {"2D000"}, "jobs_wait": {"2D000"}, "job_claim_wait": {"2D000"}, "log_wait": {"2D000"},  # CALL in a transaction
 }

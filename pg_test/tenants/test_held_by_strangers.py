@@ -47,6 +47,7 @@ CALLS = {
     "subscription_drop": "SELECT pushy.subscription_drop('{m}_sub')",
     "channel_grant": "SELECT pushy.channel_grant('{m}_secret', 'postgres')",
     "channel_revoke": "SELECT pushy.channel_revoke('{m}_own', 'postgres')",
+    "ticket_create": "SELECT pushy.ticket_create('{{{m}_own}}')",
     "the watched write": "INSERT INTO {m}.watched VALUES (1, repeat('x', 9000))",
 }
 
@@ -125,7 +126,7 @@ def test_every_function_is_known_here(db):
         "current_job", "job_trace", "notice", "subscription_wait", "job_progress", "queue_visible", "queue_monitored", "running_jobs",
         "queue_obstacle", "queue_running", "queue_statistics", "worker_rows", "watch_counts", "is_home", "watch_elsewhere",
         "job_claim_wait", "queue_channel", "subscription_rows", "log_row", "log_bounds", "relay_obstacle", "channel_grant_rows",
-        "log_position", "log_read", "log_wait",
+        "log_position", "log_read", "log_wait", "socket_rows", "presence", "gateway_explain", "metrics",
         # Words of a handler, in its own transaction or none.
         "job_snooze", "job_discard", "job_retry_in", "job_checkpoint",
         # Triggers: 'the watched write'.

@@ -13,7 +13,7 @@ from harness.waiting import wait_for
 
 from .world import World
 
-WORKERS = ["pushy launcher", "pushy scheduler", "pushy executor", "pushy relay"]
+WORKERS = ["pushy launcher", "pushy scheduler", "pushy executor", "pushy relay"]  # a gateway is struck in gateway/
 
 
 class Faults:

@@ -10,7 +10,8 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, Row, Statement};
+use tokio_postgres::config::Host;
+use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -86,16 +87,33 @@ fn roots(file: &str) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
+/// Over Unix sockets there is no TLS, nor a name that a certificate could be for.
+fn is_local(config: &Config) -> bool {
+    let is_socket = |host: &Host| matches!(host, Host::Unix(_));
+    let hosts = config.get_hosts();
+    !hosts.is_empty() && hosts.iter().all(is_socket)
+}
+
 impl Lane {
     async fn connect(config: &Config, tls: &MakeRustlsConnect) -> Result<Self, SourceError> {
-        let connected = timeout(PATIENCE, config.connect(tls.clone())).await;
-        let (client, connection) = connected
-            .map_err(|_| SourceError::Away("no connection in time".to_owned()))?
-            .map_err(|error| refused(&error))?;
-        // It ends when its client is dropped; what went wrong, the next statement says.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
+        let late = |_| SourceError::Away("no connection in time".to_owned());
+        let failed = |error| refused(&error);
+        // A connection ends when its client is dropped; what went wrong, the next statement says.
+        let client = if is_local(config) {
+            let connected = timeout(PATIENCE, config.connect(NoTls)).await;
+            let (client, connection) = connected.map_err(late)?.map_err(failed)?;
+            tokio::spawn(async move {
+                let _ = connection.await;
+            });
+            client
+        } else {
+            let connected = timeout(PATIENCE, config.connect(tls.clone())).await;
+            let (client, connection) = connected.map_err(late)?.map_err(failed)?;
+            tokio::spawn(async move {
+                let _ = connection.await;
+            });
+            client
+        };
         Ok(Self {
             client,
             statements: Mutex::default(),
