@@ -172,7 +172,7 @@ COMMENT ON COLUMN pushy.sockets.id IS 'The number of the connection in its gatew
 COMMENT ON COLUMN pushy.sockets.subject IS 'Whom the token or ticket was for; NULL: nobody by name, or not known yet.';
 COMMENT ON COLUMN pushy.sockets.role IS 'The role whose grants count.';
 COMMENT ON COLUMN pushy.sockets.address IS 'Where the client comes from, as the gateway sees it.';
-COMMENT ON COLUMN pushy.sockets.transport IS 'How: events (Server-Sent Events), socket (a WebSocket) or notices (a long poll).';
+COMMENT ON COLUMN pushy.sockets.transport IS 'How: sse (Server-Sent Events), websocket or poll (a long poll).';
 COMMENT ON COLUMN pushy.sockets.since IS 'Since when it has been connected.';
 COMMENT ON COLUMN pushy.sockets.channels IS 'The channels of its subscriptions, by name.';
 COMMENT ON COLUMN pushy.sockets.topics IS 'The patterns of each of these subscriptions, with commas between them; empty: all topics.';

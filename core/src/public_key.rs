@@ -72,7 +72,10 @@ fn content(der: &[u8], tag: u8) -> Option<&[u8]> {
         return rest.get(..usize::from(*length));
     }
     let digits = usize::from(*length & 0x7f);
-    let (digits, rest) = (rest.get(..digits).filter(|_| digits <= 3)?, rest.get(digits..)?);
+    let (digits, rest) = (
+        rest.get(..digits).filter(|_| digits <= 3)?,
+        rest.get(digits..)?,
+    );
     let length = digits
         .iter()
         .fold(0usize, |length, digit| length << 8 | usize::from(*digit));
@@ -128,16 +131,34 @@ mod tests {
             ("", Flaw::NoPem),
             ("a secret", Flaw::NoPem),
             ("-----BEGIN PUBLIC KEY-----", Flaw::NoPem),
-            ("-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----", Flaw::NoPem),
-            ("-----BEGIN PUBLIC KEY-----\n*\n-----END PUBLIC KEY-----", Flaw::NoPem),
-            ("-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----", Flaw::Certificate),
-            ("-----BEGIN RSA PUBLIC KEY-----\nAA\n-----END RSA PUBLIC KEY-----", Flaw::NoPem),
-            ("-----BEGIN EC PRIVATE KEY-----\nAA\n-----END EC PRIVATE KEY-----", Flaw::Private),
+            (
+                "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----",
+                Flaw::NoPem,
+            ),
+            (
+                "-----BEGIN PUBLIC KEY-----\n*\n-----END PUBLIC KEY-----",
+                Flaw::NoPem,
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----",
+                Flaw::Certificate,
+            ),
+            (
+                "-----BEGIN RSA PUBLIC KEY-----\nAA\n-----END RSA PUBLIC KEY-----",
+                Flaw::NoPem,
+            ),
+            (
+                "-----BEGIN EC PRIVATE KEY-----\nAA\n-----END EC PRIVATE KEY-----",
+                Flaw::Private,
+            ),
         ] {
             assert_eq!(algorithm(text), Err(flaw), "{text}");
         }
         // The curve P-384.
-        let other = EC.replace("MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE", "MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE");
+        let other = EC.replace(
+            "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE",
+            "MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE",
+        );
         assert_ne!(algorithm(&other).ok(), Some("ES256"));
         // Every cut of a key is refused, or has its kind still.
         for cut in 0..ED.len() {

@@ -290,7 +290,10 @@ impl Patterns {
     /// With the reader's subject in place of `{sub}`; those for which there is none go.
     pub fn of_subject(&self, subject: Option<&[u8]>) -> Self {
         let own = self.0.iter();
-        Self(own.filter_map(|pattern| pattern.of_subject(subject)).collect())
+        Self(
+            own.filter_map(|pattern| pattern.of_subject(subject))
+                .collect(),
+        )
     }
 
     pub fn each(&self) -> impl Iterator<Item = &Pattern> {
@@ -464,7 +467,10 @@ mod tests {
                 if one.covers(other) {
                     assert!(is_so, "{one:?} and {other:?}");
                 } else if is_so {
-                    assert!(other.levels().contains(&Level::Rest), "{one:?} and {other:?}");
+                    assert!(
+                        other.levels().contains(&Level::Rest),
+                        "{one:?} and {other:?}"
+                    );
                 }
             }
         }
@@ -476,7 +482,10 @@ mod tests {
         let of = |subject: &str| pattern.of_subject(Some(subject.as_bytes()));
         assert_eq!(of("7").unwrap().written(), b"user/7/**");
         assert_eq!(of("*").unwrap().written(), b"user/\\*/**");
-        assert_eq!((of(""), of("7/../8"), pattern.of_subject(None)), (None, None, None));
+        assert_eq!(
+            (of(""), of("7/../8"), pattern.of_subject(None)),
+            (None, None, None)
+        );
         assert!(!pattern.covers(&pattern) && of("7").unwrap().covers(&of("7").unwrap()));
         assert_eq!(of("7").unwrap().exact(), None);
         assert_eq!(Pattern::of_topic(b"a/*").exact().unwrap(), b"a/*");

@@ -49,7 +49,7 @@ def test_a_setting_starts_it_and_takes_it_away_without_a_restart(inside):
         db.sql("SELECT pushy.notify('orders', 'hello', topic => 'a/b')")
         heard = stream.notice()
         assert (heard["payload"], heard["topic"], heard["channel"]) == ("hello", "a/b", "orders")
-        db.wait_until("SELECT gateway, subject, role, transport FROM pushy.sockets", ("inside", "ann", "web", "events"))
+        db.wait_until("SELECT array_agg(concat_ws(' ', gateway, subject, role)) FROM pushy.sockets", ["inside ann web"])
         first = program(db)
         db.sql(f"ALTER DATABASE {db.name} SET pushy.gateway_options = 'origins=https://app.example.com'")
         assert stream.until("close") is not None
@@ -77,7 +77,7 @@ def test_the_program_has_no_environment_no_descriptor_and_no_shared_memory_of_th
     assert b"dsn=postgres" not in (of / "cmdline").read_bytes()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT])
 def test_a_program_that_ends_comes_back_and_sockets_go_on(inside, how):
     db = inside.db
     with inside.events(channel="orders", ticket=ticket(db)) as stream:
@@ -116,7 +116,7 @@ def test_it_ends_with_its_worker_and_with_the_server(inside):
     inside.wait_ready(cluster.log.tail)
     pid = program(db)
     cluster.restart()
-    assert not Path(f"/proc/{pid}").exists()
+    wait_for("the program to be gone", lambda: Path(f"/proc/{pid}").exists(), lambda there: not there)
     inside.wait_ready(cluster.log.tail)
     pid = program(db)
     cluster.kill_server()
@@ -158,7 +158,7 @@ def test_what_cannot_be_started_is_said_and_tried_again(make_cluster, tmp_path):
     since = cluster.log.position()
     db.sql(f"ALTER DATABASE {db.name} SET pushy.gateway_listen = '127.0.0.1:{free_port()}'")
     cluster.log.wait_for('the gateway "/nonexistent/pushy-gateway" could not be started', since)
-    assert "has not reported" in db.value("SELECT reason FROM pushy.gateway_explain()")
+    assert "has not reported" in db.rows("SELECT reason FROM pushy.gateway_explain()")[0][0]
     db.sql(f"ALTER DATABASE {db.name} SET pushy.gateway_listen = '0.0.0.0:1'")
     cluster.configure(pushy__gateway_program=PROGRAM)
     cluster.reload()

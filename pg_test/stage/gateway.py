@@ -62,7 +62,7 @@ class Ways:
     def events(self, headers=None, **parameters):
         """A stream of Server-Sent Events by httpx-sse: an iterator of (name, data, id)."""
         with httpx.Client(timeout=30 * PATIENCE) as client:
-            with httpx_sse.connect_sse(client, "GET", f"{self.url}/events", params=parameters, headers=headers) as source:
+            with httpx_sse.connect_sse(client, "GET", f"{self.url}/events", params=parameters, headers=headers or {}) as source:
                 source.response.raise_for_status()
                 yield Stream(source.iter_sse())
 

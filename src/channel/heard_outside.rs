@@ -36,7 +36,9 @@ pub fn ask(
     let subject = subject.map(|subject| text::encode_lossy(subject).into_owned());
     let parts = owned.parts_of(role, subject.as_deref());
     if parts.is_empty() {
-        return Ok(Err(format!("channel \"{name}\" was not granted to this role")));
+        return Ok(Err(format!(
+            "channel \"{name}\" was not granted to this role"
+        )));
     }
     let Some(topics) = topics else {
         let of_all = parts.iter().filter(|(topics, _)| topics.is_none());
@@ -47,9 +49,8 @@ pub fn ask(
     };
     let mut since = Since::Oldest;
     for asked in topics {
-        let is_covering = |topics: &Option<Patterns>| {
-            topics.as_ref().is_none_or(|topics| topics.cover(asked))
-        };
+        let is_covering =
+            |topics: &Option<Patterns>| topics.as_ref().is_none_or(|topics| topics.cover(asked));
         let covering = parts.iter().filter(|(topics, _)| is_covering(topics));
         match covering.map(|(_, since)| *since).min() {
             Some(own) => since = since.max(own),

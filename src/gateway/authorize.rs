@@ -37,7 +37,12 @@ fn authorize(call: Call) -> Result<Answer> {
         Err(reason) => return Ok(refused(reason)),
     };
     let name = text::shown(channel.as_bytes());
-    Ok(call.answer_row(row![name, true, Answer::Null, since.map(|since| since.to_string())]))
+    Ok(call.answer_row(row![
+        name,
+        true,
+        Answer::Null,
+        since.map(|since| since.to_string())
+    ]))
 }
 
 fn topics(call: Call) -> Result<Option<Vec<Pattern>>> {

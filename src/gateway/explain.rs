@@ -84,7 +84,10 @@ fn explain() -> Result<Vec<Finding>> {
         let reason = format!("no key of tokens is registered, {tickets}");
         findings.push(blocked(
             reason,
-            format!("{}, or SELECT pushy.ticket_create('{{orders}}') for each connection", keys::example()),
+            format!(
+                "{}, or SELECT pushy.ticket_create('{{orders}}') for each connection",
+                keys::example()
+            ),
         ));
     }
     if findings.is_empty() {

@@ -103,7 +103,10 @@ fn role(call: Call) -> Result<Option<Oid>> {
     if !identity::has_rights_of(caller, role) {
         return Err(Error::new(
             SqlState::INSUFFICIENT_PRIVILEGE,
-            format!("must be a member of role {} to register a key for it", identifier::quoted(&name)),
+            format!(
+                "must be a member of role {} to register a key for it",
+                identifier::quoted(&name)
+            ),
         )
         .hint(format!(
             "GRANT {} TO {}",
@@ -170,7 +173,9 @@ impl Given {
                 Ok(("HS256", made, true))
             }
             Self::Secret(secret) => check_secret(&secret).map(|()| ("HS256", secret, false)),
-            Self::PublicKey(key) if key.len() > LONGEST_DOCUMENT => Err(too_long("public_key", key.len())),
+            Self::PublicKey(key) if key.len() > LONGEST_DOCUMENT => {
+                Err(too_long("public_key", key.len()))
+            }
             Self::PublicKey(key) => match public_key::algorithm(&key) {
                 Ok(algorithm) => Ok((algorithm, key, false)),
                 Err(flaw) => Err(no_public_key(flaw)),
@@ -197,10 +202,7 @@ fn check_secret(secret: &str) -> Result<()> {
         .hint(hint))
     };
     if secret.contains("-----BEGIN") {
-        return invalid(
-            "a key in PEM, which is no secret",
-            "Pass it as public_key.",
-        );
+        return invalid("a key in PEM, which is no secret", "Pass it as public_key.");
     }
     if secret.len() < SHORTEST_SECRET {
         return invalid(
@@ -318,5 +320,9 @@ fn keys(call: Call) -> Result<Answer> {
 
 /// For messages: how a key is registered.
 pub(super) fn example() -> String {
-    format!("SELECT pushy.gateway_key_register({}, role => {})", quote_literal("app"), quote_literal("web"))
+    format!(
+        "SELECT pushy.gateway_key_register({}, role => {})",
+        quote_literal("app"),
+        quote_literal("web")
+    )
 }

@@ -135,11 +135,13 @@ fn presence(call: Call) -> Result<Answer> {
     let caller = identity::current_user();
     let answer = heard_outside::ask(channel.as_bytes(), caller, None, Some(&asked))?;
     if let (Err(reason), false) = (answer, identity::reads_all_statistics(caller)) {
-        return Err(Error::new(SqlState::INSUFFICIENT_PRIVILEGE, reason).hint(format!(
-            "The channel's owner can run: SELECT pushy.channel_grant({}, {})",
-            quote_literal(&Channel::shown_ident(channel.as_bytes())),
-            quote_literal(&identity::role_name(caller))
-        )));
+        return Err(
+            Error::new(SqlState::INSUFFICIENT_PRIVILEGE, reason).hint(format!(
+                "The channel's owner can run: SELECT pushy.channel_grant({}, {})",
+                quote_literal(&Channel::shown_ident(channel.as_bytes())),
+                quote_literal(&identity::role_name(caller))
+            )),
+        );
     }
     call.answer_rows(|rows| {
         if transaction::is_in_recovery() {
@@ -202,9 +204,8 @@ fn socket_close(call: Call) -> Result<i32> {
     }
     let channel = channel.map(|channel| text::shown(channel.as_bytes()));
     let named = params![subject.as_deref(), channel.as_deref(), topic.as_deref()];
-    let meant = identity::as_owner(|| {
-        Ok(spi::connect(|spi| spi.run(&MEANT, named).row(0).i32(1)))
-    })?;
+    let meant =
+        identity::as_owner(|| Ok(spi::connect(|spi| spi.run(&MEANT, named).row(0).i32(1))))?;
     gateway_event::publish(&GatewayEvent::SocketClose {
         subject: subject.as_deref(),
         channel: channel.as_deref(),
@@ -225,10 +226,7 @@ fn word(call: Call, argument: &str, index: usize) -> Result<Option<String>> {
     }
 }
 
-static REPORTING: Plan = Plan::new(
-    concat!("SELECT pg_catalog.count(*) FROM ", alive!()),
-    &[],
-);
+static REPORTING: Plan = Plan::new(concat!("SELECT pg_catalog.count(*) FROM ", alive!()), &[]);
 
 /// How many gateways are there, as far as they have reported. As the extension's owner.
 pub(super) fn count() -> i64 {

@@ -6,9 +6,7 @@ use crate::pg::spi;
 use crate::pg::{identifier, identity, transaction};
 use crate::sql_function;
 
-sql_function!(pushy_gateway_grant_v1, |call| change(
-    call, "GRANT", "TO"
-));
+sql_function!(pushy_gateway_grant_v1, |call| change(call, "GRANT", "TO"));
 sql_function!(pushy_gateway_revoke_v1, |call| change(
     call, "REVOKE", "FROM"
 ));

@@ -133,7 +133,11 @@ fn require_heard(channel: &[u8], role: Oid) -> Result<()> {
     let name = identity::role_name(role);
     Err(Error::new(
         SqlState::INSUFFICIENT_PRIVILEGE,
-        format!("channel \"{}\" was not granted to role {}", text::shown(channel), identifier::quoted(&name)),
+        format!(
+            "channel \"{}\" was not granted to role {}",
+            text::shown(channel),
+            identifier::quoted(&name)
+        ),
     )
     .detail("Outside, a channel is heard by those only to whom it was granted.")
     .hint(format!(

@@ -197,7 +197,10 @@ impl Answers {
     /// Until when (from now) there is nothing to do by itself.
     pub fn next(&self) -> Duration {
         let now = Instant::now();
-        let left = self.waiting.iter().map(|waiting| waiting.until.saturating_duration_since(now));
+        let left = self
+            .waiting
+            .iter()
+            .map(|waiting| waiting.until.saturating_duration_since(now));
         left.min().unwrap_or(Duration::MAX)
     }
 
@@ -242,9 +245,5 @@ fn put(id: u64, answer: &Result<String>, out: &mut Vec<u8>) {
 }
 
 fn said(failure: &Error) -> String {
-    format!(
-        "{}: {}",
-        failure.sqlstate.as_str(),
-        failure.message
-    )
+    format!("{}: {}", failure.sqlstate.as_str(), failure.message)
 }

@@ -171,9 +171,10 @@ impl Worker {
 
     fn over(&self, mut child: Child) -> Ended {
         child.stop(DRAIN);
-        let how = child
-            .ended()
-            .map_or_else(|| "ended".to_owned(), |status| format!("ended with {status}"));
+        let how = child.ended().map_or_else(
+            || "ended".to_owned(),
+            |status| format!("ended with {status}"),
+        );
         Ended::Program(format!("the gateway (process {}) {how}", child.pid()))
     }
 }
@@ -202,7 +203,11 @@ fn program() -> PathBuf {
 fn arguments() -> Vec<String> {
     let options = settings::gateway_options();
     let mut arguments = vec![format!("--drain={}ms", DRAIN.as_millis())];
-    arguments.extend(options.split_whitespace().map(|option| format!("--{option}")));
+    arguments.extend(
+        options
+            .split_whitespace()
+            .map(|option| format!("--{option}")),
+    );
     arguments.push("--dsn=".to_owned());
     arguments.push(format!("--listen={}", settings::gateway_listen()));
     arguments

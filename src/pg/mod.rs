@@ -32,8 +32,8 @@ pub use heap::{append_only, by_address, size};
 pub use memory::{condition, control_file, mapped_file, shared_cast, shmem, spinlock};
 use process::worker_session;
 pub use process::{
-    child, clock, guc, insistence, interrupts, latch, per_process, random, signals, standby, statement_text,
-    timeout, worker,
+    child, clock, guc, insistence, interrupts, latch, per_process, random, signals, standby,
+    statement_text, timeout, worker,
 };
 pub use sql::{search_path, sequence, spi, vacuum};
 pub use transaction::{

@@ -9,8 +9,8 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
-use tokio_postgres::types::ToSql;
 use tokio_postgres::config::Host;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_rustls::rustls::crypto::ring;
@@ -35,7 +35,8 @@ mod sql {
         "SELECT role, subject, channels, topics FROM pushy_internal.gateway_redeem($1::text)";
     pub const KEYS: &str =
         "SELECT name, algorithm, material, kid, issuer, audience, role_claim, role FROM pushy_internal.gateway_keys()";
-    pub const METRICS: &str = "SELECT name, help, kind, labels::text, value FROM pushy_internal.gateway_metrics()";
+    pub const METRICS: &str =
+        "SELECT name, help, kind, labels::text, value FROM pushy_internal.gateway_metrics()";
     pub const REPORT: &str = "SELECT pushy_internal.gateway_report($1::text, $2::text)";
 }
 
@@ -268,9 +269,9 @@ impl Source for Postgres {
     fn position(&self) -> Answer<'_, Cursor> {
         Box::pin(async {
             let rows = self.ask(Reader::Pump, PATIENCE, sql::POSITION, &[]).await?;
-            let row = rows
-                .first()
-                .ok_or_else(|| SourceError::Failed("gateway_position() answers nothing".to_owned()))?;
+            let row = rows.first().ok_or_else(|| {
+                SourceError::Failed("gateway_position() answers nothing".to_owned())
+            })?;
             let text: &str = row
                 .try_get(0)
                 .map_err(|error| SourceError::Failed(error.to_string()))?;

@@ -121,7 +121,8 @@ pub fn request(
         )));
     }
     let read = |topic: &String| {
-        Pattern::read(topic).map_err(|flaw| Code::BadTopic.because(format!("a topic {}", pattern::said(&flaw))))
+        Pattern::read(topic)
+            .map_err(|flaw| Code::BadTopic.because(format!("a topic {}", pattern::said(&flaw))))
     };
     let patterns: Vec<Pattern> = topics.iter().map(read).collect::<Result<_, _>>()?;
     let after = match after {

@@ -102,11 +102,12 @@ pub enum Statement {
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub(super) unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     use pg_sys::NodeTag::{
-        T_AlterDatabaseSetStmt, T_AlterDatabaseStmt, T_AlterExtensionContentsStmt, T_AlterExtensionStmt,
-        T_AlterFunctionStmt, T_AlterObjectDependsStmt, T_AlterObjectSchemaStmt, T_AlterOwnerStmt,
-        T_AlterRoleStmt, T_AlterTableStmt, T_ConstraintsSetStmt, T_CreateTrigStmt, T_CreatedbStmt,
-        T_DiscardStmt, T_DropOwnedStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt,
-        T_ListenStmt, T_RenameStmt, T_TransactionStmt, T_UnlistenStmt,
+        T_AlterDatabaseSetStmt, T_AlterDatabaseStmt, T_AlterExtensionContentsStmt,
+        T_AlterExtensionStmt, T_AlterFunctionStmt, T_AlterObjectDependsStmt,
+        T_AlterObjectSchemaStmt, T_AlterOwnerStmt, T_AlterRoleStmt, T_AlterTableStmt,
+        T_ConstraintsSetStmt, T_CreateTrigStmt, T_CreatedbStmt, T_DiscardStmt, T_DropOwnedStmt,
+        T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_ListenStmt, T_RenameStmt,
+        T_TransactionStmt, T_UnlistenStmt,
     };
     match (*node).type_ {
         T_DropdbStmt => Some(Statement::DropDatabase {

@@ -55,18 +55,15 @@ impl Child {
     /// Sleeps until there is something to read, or room to write, as far as these are asked for, or this process's latch is set, or so
     /// much time has passed. Serves interrupts after waking: before a SIGTERM ends this process the program has `patience` to end.
     pub fn wait(&self, reads: bool, writes: bool, timeout: Duration, patience: Duration) {
-        let mut events =
-            pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | pg_sys::WL_TIMEOUT;
+        let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | pg_sys::WL_TIMEOUT;
         if reads {
             events |= pg_sys::WL_SOCKET_READABLE;
         }
         if writes {
             events |= pg_sys::WL_SOCKET_WRITEABLE;
         }
-        let milliseconds = timeout
-            .as_micros()
-            .div_ceil(1000)
-            .min(i32::MAX as u128) as std::ffi::c_long;
+        let milliseconds =
+            timeout.as_micros().div_ceil(1000).min(i32::MAX as u128) as std::ffi::c_long;
         // SAFETY: MyLatch is this process's own, and the socket is open as long as this lives.
         unsafe {
             pg_sys::WaitLatchOrSocket(

@@ -1,9 +1,9 @@
 //! What is done at a time: jobs that become due, windows of history that are over.
 
 mod due_jobs;
+mod gateway_settings;
 mod inspection;
 mod leases_due;
-mod gateway_settings;
 mod left_cancels;
 mod orphans;
 mod queue_slots;

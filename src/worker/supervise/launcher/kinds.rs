@@ -7,9 +7,7 @@ use crate::pg::clock;
 use crate::pg::signals;
 use crate::pg::value::Timestamp;
 use crate::pg::worker::WorkerProcess;
-use crate::shared::database::{
-    DatabaseSlot, Presence, GATEWAY, NEVER, RELAY, SCHEDULER, WORKERS,
-};
+use crate::shared::database::{DatabaseSlot, Presence, GATEWAY, NEVER, RELAY, SCHEDULER, WORKERS};
 use crate::shared::database_worker::DatabaseWorker;
 use crate::worker::launcher::Launcher;
 use crate::worker::scheduler;
