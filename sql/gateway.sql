@@ -138,7 +138,7 @@ COMMENT ON FUNCTION pushy_internal.gateway_report(text, text) IS
   'Internal: takes in what a gateway says of its sockets and rooms, as JSON, in place of what it said before. For a gateway.';
 
 CREATE FUNCTION pushy_internal.gateway_position()
-RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_log_position_v1';
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_gateway_position_v1';
 COMMENT ON FUNCTION pushy_internal.gateway_position() IS
   'Internal: what pushy.log_position answers. For a gateway, which needs no USAGE on schema pushy.';
 

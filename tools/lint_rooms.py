@@ -26,7 +26,7 @@ USES = {
     "channel": "errors pg settings shared queue",
     "job": "errors pg settings shared obstacle queue notice",
     "log": "errors pg settings shared obstacle queue channel",
-    "gateway": "errors pg settings shared obstacle queue channel",
+    "gateway": "errors pg settings shared obstacle queue channel log",
     "notice": "errors pg settings shared obstacle channel log job",
     "watch": "errors pg settings shared obstacle queue channel job notice",
     "queue_run": "errors pg shared queue job notice watch",

@@ -409,7 +409,7 @@ def of_jobs(where: Path, text: str) -> list[str]:
 
 
 # What sql/*.sql makes, with its schema; those of the loops there by the beginning of their names.
-MADE = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|VIEW|FUNCTION|PROCEDURE|SEQUENCE|TYPE|INDEX) (?:(pushy\w*)\.(\w+)|(\w+) ON (pushy\w*)\.)", re.M)
+MADE = re.compile(r"^CREATE (?:UNIQUE |UNLOGGED )?(?:TABLE|VIEW|FUNCTION|PROCEDURE|SEQUENCE|TYPE|INDEX) (?:(pushy\w*)\.(\w+)|(\w+) ON (pushy\w*)\.)", re.M)
 # In a script that updates.
 RENAMED = re.compile(r"^ALTER (?:TABLE|VIEW|FUNCTION|PROCEDURE|SEQUENCE|TYPE|INDEX) (pushy\w*)\.\w+(?:\([^)]*\))? RENAME TO (\w+)", re.M)
 MADE_BY_LOOPS = re.compile(r"pushy_internal\.(?:finished_job|log|tick)_")

@@ -177,6 +177,11 @@ NAMING = {
     "subscription_create": ("SELECT pushy.subscription_create({})", "declares"),
     "subscription_create channels": ("SELECT pushy.subscription_create('s', ARRAY[{ident}])", "declares"),
     "channel_grant": ("SELECT pushy.channel_grant({ident}, 'public')", "declares"),
+    "gateway_key_register": ("SELECT pushy.gateway_key_register({}, role => 'postgres')", "declares"),
+    "gateway_key_drop": ("SELECT pushy.gateway_key_drop({})", "takes"),
+    "ticket_create": ("SELECT pushy.ticket_create(ARRAY[{ident}])", "declares"),
+    "socket_close": ("SELECT pushy.socket_close(channel => {ident})", "declares"),
+    "presence": ("SELECT pushy.presence({ident}, 'a')", "declares"),
     # It would be the watch's name, too.
     "watch queue": ("SELECT pushy.watch('t', queue => {})", "declares"),
     "queue_rename new_name": ("SELECT pushy.queue_rename('nowhere', {})", "declares"),

@@ -170,6 +170,7 @@ BESIDE_THE_POINT = {
     "job_snooze": {"55000", "22023", "22004"}, "job_discard": {"55000"}, "job_retry_in": {"55000"}, "job_log": {"55000", "22004"},
     "notice": {"42704"},            # there is none
     "socket_close": {"22023"},      # a topic of no channel
+    "ticket_create": {"42501"},     # nobody was granted the channel
     "channel_revoke": {"42704"},    # nobody has it
     "subscription_wait": {"2D000"}, "jobs_wait": {"2D000"}, "job_claim_wait": {"2D000"}, "log_wait": {"2D000"},  # CALL in a transaction
 }

@@ -6,14 +6,17 @@ use crate::pg::spi;
 use crate::pg::{identifier, identity, transaction};
 use crate::sql_function;
 
-sql_function!(pushy_gateway_grant_v1, |call| change(call, "GRANT", "TO"));
-sql_function!(pushy_gateway_revoke_v1, |call| change(
-    call, "REVOKE", "FROM"
-));
+sql_function!(pushy_gateway_grant_v1, |call| {
+    transaction::require_writable(c"pushy.gateway_grant()");
+    change(call, "GRANT", "TO")
+});
+sql_function!(pushy_gateway_revoke_v1, |call| {
+    transaction::require_writable(c"pushy.gateway_revoke()");
+    change(call, "REVOKE", "FROM")
+});
 
 /// All that a gateway asks, and its schema; what else is there for PUBLIC shows a role what concerns it.
 fn change(call: Call, verb: &str, preposition: &str) -> Result<()> {
-    transaction::require_writable(c"pushy.gateway_grant()");
     let name = call.text("role", 0)?;
     identity::find_role(&name).ok_or_else(|| Error::no_such_role(&name))?;
     let role = identifier::quoted(&name);

@@ -19,10 +19,13 @@ use crate::{row, sql_function};
 // A tick that a snapshot sees had committed before that was taken, and the relay knew which transactions were over before
 // that: those of the ticks that it sees were over too, and what the snapshot does not see is in later ones. The model is
 // core/tests/position_model.
-sql_function!(pushy_log_position_v1, |_call| {
+sql_function!(pushy_log_position_v1, |_call| position());
+sql_function!(pushy_gateway_position_v1, |_call| position());
+
+fn position() -> Result<String> {
     let position = identity::as_owner(|| standing::newest(&LogSnapshot::of_statement()?))?;
-    Result::Ok(position.shown())
-});
+    Ok(position.shown())
+}
 
 /// What a reader names: it may read each of the channels.
 struct Wanted {

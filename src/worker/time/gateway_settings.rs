@@ -5,10 +5,13 @@ use std::sync::atomic::Ordering;
 use pushy_core::fnv;
 
 use crate::errors::Result;
+use crate::params;
 use crate::pg::spi::{self, Plan};
-use crate::pg::transaction;
+use crate::pg::{transaction, BuiltinOid};
 use crate::shared;
 use crate::shared::database::DatabaseSlot;
+
+use BuiltinOid::TEXTOID;
 
 // Of the database, and of no role; an empty address is none.
 static SAID: Plan = Plan::new(
@@ -16,9 +19,9 @@ static SAID: Plan = Plan::new(
        FROM pg_catalog.pg_db_role_setting s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (said) \
       WHERE s.setdatabase OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
         AND s.setrole OPERATOR(pg_catalog.=) 0::pg_catalog.oid \
-        AND pg_catalog.starts_with(c.said, 'pushy.gateway_') \
-     HAVING pg_catalog.bool_or(pg_catalog.starts_with(c.said, 'pushy.gateway_listen=') AND c.said OPERATOR(pg_catalog.<>) 'pushy.gateway_listen=')",
-    &[],
+        AND pg_catalog.starts_with(c.said, $1) \
+     HAVING pg_catalog.bool_or(pg_catalog.starts_with(c.said, $2) AND c.said OPERATOR(pg_catalog.<>) $2)",
+    &[TEXTOID, TEXTOID],
 );
 
 /// Reads them when a scheduler begins, and when they may have changed.
@@ -28,7 +31,7 @@ pub(super) fn read(database_slot: &DatabaseSlot, is_first: bool) -> Result<()> {
     }
     let said = transaction::run(|| {
         spi::connect(|spi| {
-            let said = spi.run(&SAID, &[]);
+            let said = spi.run(&SAID, params!["pushy.gateway_", "pushy.gateway_listen="]);
             Ok(said.first().and_then(|row| row.opt_bytes(1)))
         })
     });
