@@ -12,7 +12,10 @@ pub fn hide(shown: &'static CStr) {
     }
     // SAFETY: the text is static; the server only reads it, and puts its own there with the next statement. Shared memory gets a copy.
     unsafe {
-        pg_sys::debug_query_string = shown.as_ptr();
+        // A worker has none, and nobody would take this one away.
+        if !pg_sys::debug_query_string.is_null() {
+            pg_sys::debug_query_string = shown.as_ptr();
+        }
         pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, shown.as_ptr());
     }
 }
