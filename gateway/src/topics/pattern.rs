@@ -14,7 +14,10 @@ pub fn said(flaw: &Flaw) -> String {
         Flaw::TooDeep(levels) => format!("has {levels} levels, at most {}", topic::MOST_LEVELS),
         Flaw::TooMany => format!("is one of more than {}", topic::MOST_PATTERNS),
         Flaw::ListTooLong(length) => {
-            format!("is of a list of {length} bytes, at most {}", topic::LONGEST_LIST)
+            format!(
+                "is of a list of {length} bytes, at most {}",
+                topic::LONGEST_LIST
+            )
         }
         Flaw::Control => "has a control character in it".to_owned(),
         Flaw::Star => {
