@@ -979,7 +979,7 @@ COMMENT ON COLUMN pushy.sockets.reported_at IS 'When its gateway said so.';
 
 -- Of what can be seen of queues by the caller, from shared memory but for the jobs that workers outside have leased.
 CREATE FUNCTION pushy.metrics(OUT name text, OUT help text, OUT kind text, OUT labels jsonb, OUT value double precision)
-RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 100 AS $$
+RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 100 SET search_path = pg_catalog, pg_temp AS $$
   SELECT m.name, m.help, m.kind, CASE WHEN s.queue IS NULL THEN '{}'::pg_catalog.jsonb ELSE pg_catalog.jsonb_build_object('queue', s.queue) END, m.value
     FROM pushy.stats s
    CROSS JOIN LATERAL (VALUES

@@ -116,19 +116,29 @@ def test_a_job_whose_row_a_session_holds_is_charged_for_its_end_before_it_runs_a
         CREATE FUNCTION strike(args jsonb) RETURNS void LANGUAGE plpgsql AS $$
         BEGIN PERFORM public.work(args); PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM 1; END $$;
         CREATE FUNCTION quick() RETURNS void LANGUAGE sql AS '';
-        SELECT pushy.queue_register('q', 'strike(jsonb)', retry_delay => '10 ms', max_attempts => 2),
+        SELECT pushy.queue_register('q', 'strike(jsonb)', retry_delay => '10 ms', max_attempts => 20),
                pushy.queue_register('quick', 'quick()')""")
     job = db.value(f"SELECT pushy.enqueue('q', {GATED})")
-    db.gate.wait_for_arrival()
     with db.connect(autocommit=False) as session, ThreadPoolExecutor() as other:
-        held = other.submit(session.execute, "SELECT FROM pushy_internal.live_job WHERE id = %s FOR UPDATE", (job,))
-        db.wait_until("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'", 1)
-        db.gate.open()
-        held.result()
+        # Once the executor has let go of the row, the session or the verdict has it next. Where it is the verdict, once more.
+        for _ in range(19):
+            db.gate.wait_for_arrival()
+            failed = attempts(db, job)[1]
+            held = other.submit(session.execute, "SELECT FROM pushy_internal.live_job WHERE id = %s FOR UPDATE", (job,))
+            db.wait_until("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'", 1)
+            db.gate.open()
+            held.result()
+            db.gate.close()
+            if attempts(db, job) == (failed, failed):
+                break
+            session.rollback()
         assert db.job_wait(db.value("SELECT pushy.enqueue('quick')"))["state"] == "completed"
-        assert attempts(db, job) == (0, 0)
+        assert attempts(db, job) == (failed, failed)
         session.rollback()
-    assert (db.job_wait(job)["state"], attempts(db, job), runs_of(db, 0)) == ("discarded", (2, 2), 2)
+    db.gate.wait_for_arrival()
+    # It runs again, and was charged before.
+    assert attempts(db, job)[1] == failed + 1
+    assert db.value("SELECT pushy.job_cancel(%s)", job)
 
 
 def test_a_handler_that_ends_its_session_does_not_stop_the_others(db):

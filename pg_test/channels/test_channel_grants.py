@@ -456,7 +456,8 @@ def test_a_reader_of_all_is_told_of_what_it_had_not_read_when_a_channel_was_clos
     tell(two, "a")
     grant(two, two.stranger)
     tell(two, "b")
-    assert rows_of(two, two.stranger) == [(None, None, True), ("secret", "b")]
+    read = [row for row in rows_of(two, two.stranger) if row[0] != "pushy_control"]
+    assert read == [(None, None, True), ("secret", "b")]
 
 
 def test_a_queue_whose_subscription_is_let_in_again_gets_a_job_that_says_so(two):
