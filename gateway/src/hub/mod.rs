@@ -8,6 +8,7 @@ pub mod pump;
 pub mod ring;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -58,6 +59,62 @@ struct Inside {
     generation: u64,
     /// Since the pump knows where it is.
     is_open: bool,
+    rights: Rights,
+}
+
+/// When rights to channels were changed last, counted by their changes: a verdict that was asked for before is none.
+struct Rights {
+    changes: u64,
+    /// Of channels by a number of their names, which several may share.
+    changed: [u64; 256],
+    hasher: RandomState,
+}
+
+/// How many changes there had been when somebody asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AskedAt(u64);
+
+impl Rights {
+    fn new() -> Self {
+        Self {
+            changes: 0,
+            changed: [0; 256],
+            hasher: RandomState::new(),
+        }
+    }
+
+    fn place(&self, channel: &str) -> usize {
+        (self.hasher.hash_one(channel) % 256) as usize
+    }
+
+    fn change(&mut self, channel: Option<&str>) {
+        self.changes += 1;
+        match channel {
+            Some(channel) => self.changed[self.place(channel)] = self.changes,
+            None => self.changed = [self.changes; 256],
+        }
+    }
+
+    fn stand(&self, channel: &str, asked_at: AskedAt) -> bool {
+        self.changed[self.place(channel)] <= asked_at.0
+    }
+}
+
+/// Why nothing is read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotYet {
+    /// The pump does not know where it is.
+    Closed,
+    /// Rights were changed since somebody asked for them: ask again.
+    AskAgain,
+    /// There is no room for what is to be said first.
+    Full,
+}
+
+impl From<Full> for NotYet {
+    fn from(_: Full) -> Self {
+        Self::Full
+    }
 }
 
 pub struct Hub {
@@ -117,6 +174,7 @@ impl Hub {
             last_key: 0,
             generation: 0,
             is_open: false,
+            rights: Rights::new(),
         };
         Self {
             inside: Mutex::new(inside),
@@ -160,8 +218,13 @@ impl Hub {
         Arc::new(Outbox::new(max_items, max_bytes, self.buffered.clone()))
     }
 
-    /// None: the hub is not open. Without `after` it is live at once; else `catch_up` leads there. Where it begins is announced before
-    /// anything is pushed.
+    /// To be noted before the server is asked who may read what.
+    pub fn asked_at(&self) -> AskedAt {
+        AskedAt(lock(&self.inside).rights.changes)
+    }
+
+    /// Without `after` it is live at once; else `catch_up` leads there. Where it begins is announced before anything is pushed.
+    #[expect(clippy::too_many_arguments, reason = "what a subscription is made of")]
     pub fn subscribe(
         &self,
         outbox: &Arc<Outbox>,
@@ -169,11 +232,15 @@ impl Hub {
         wants: Wants,
         latest: bool,
         after: Option<Cursor>,
+        asked_at: AskedAt,
         announce: impl FnOnce(Cursor),
-    ) -> Option<Key> {
+    ) -> Result<Key, NotYet> {
         let mut inside = lock(&self.inside);
         if !inside.is_open {
-            return None;
+            return Err(NotYet::Closed);
+        }
+        if !inside.rights.stand(&wants.channel, asked_at) {
+            return Err(NotYet::AskAgain);
         }
         inside.last_key += 1;
         let key = inside.last_key;
@@ -199,7 +266,7 @@ impl Hub {
             generation: inside.generation,
         };
         inside.subscriptions.insert(key, subscription);
-        Some(key)
+        Ok(key)
     }
 
     /// The cursor to come back with.
@@ -330,6 +397,8 @@ impl Hub {
     pub fn recheck(&self, channel: Option<&str>) {
         let mut guard = lock(&self.inside);
         let inside = &mut *guard;
+        // Also for those whose verdict is on its way.
+        inside.rights.change(channel);
         for (key, subscription) in &mut inside.subscriptions {
             if channel.is_some_and(|channel| *subscription.wants.channel != *channel) {
                 continue;
@@ -359,9 +428,13 @@ impl Hub {
     }
 
     /// It may read on, from where it was; not before `since`.
-    pub fn resume(&self, key: Key, since: Option<Cursor>) -> Result<(), Full> {
-        let mut inside = lock(&self.inside);
+    pub fn resume(&self, key: Key, since: Option<Cursor>, asked_at: AskedAt) -> Result<(), NotYet> {
+        let mut guard = lock(&self.inside);
+        let inside = &mut *guard;
         if let Some(subscription) = inside.subscriptions.get_mut(&key) {
+            if !inside.rights.stand(&subscription.wants.channel, asked_at) {
+                return Err(NotYet::AskAgain);
+            }
             if let Some(since) = since.filter(|since| *since > subscription.position) {
                 subscription.tell_resync(since)?;
             }

@@ -304,11 +304,12 @@ impl Source for Memory {
         self.asks.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
             let mut changed = self.changed.subscribe();
+            let verdict = self.ask(|inside| inside.authorize(&ask)).await;
             // Whoever holds it back lives as long as this.
             let _ = changed
                 .wait_for(|_| !lock(&self.inside).held.contains(&ask.role))
                 .await;
-            self.ask(|inside| inside.authorize(&ask)).await
+            verdict
         })
     }
 

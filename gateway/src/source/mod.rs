@@ -84,6 +84,14 @@ pub struct Redeemed {
     pub topics: Option<String>,
 }
 
+impl Redeemed {
+    /// Whether a text can be a ticket at all: of others the server is asked nothing.
+    pub fn may_be(ticket: &str) -> bool {
+        let is_of_ticket = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        !ticket.is_empty() && ticket.bytes().all(is_of_ticket)
+    }
+}
+
 /// A key as it was registered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyText {

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::gateway::Gateway;
 use crate::hub::outbox::Tag;
 use crate::settings::read_duration;
+use crate::source::Redeemed;
 use crate::topics::pattern::{self, Pattern};
 use crate::who::Principal;
 
@@ -161,7 +162,7 @@ pub async fn authenticate(
     let Some(ticket) = ticket else {
         return Ok(None);
     };
-    if ticket.is_empty() || ticket.len() > settings.max_token_bytes {
+    if !Redeemed::may_be(ticket) || ticket.len() > settings.max_token_bytes {
         return Err(Code::Unauthenticated.because("the ticket is none"));
     }
     let redeemed = tokio::time::timeout(

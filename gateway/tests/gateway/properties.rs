@@ -324,9 +324,15 @@ impl World {
                 let mut had = Cursor::START;
                 let key = self
                     .hub
-                    .subscribe(&outbox, 1, wants.clone(), false, after, |cursor| {
-                        had = cursor
-                    })
+                    .subscribe(
+                        &outbox,
+                        1,
+                        wants.clone(),
+                        false,
+                        after,
+                        self.hub.asked_at(),
+                        |cursor| had = cursor,
+                    )
                     .unwrap();
                 let reader = Reader1 {
                     key,
@@ -365,7 +371,9 @@ impl World {
             Act::Recheck => self.hub.recheck(Some("c")),
             Act::Resume(one) => {
                 if let Some(reader) = self.readers.get(one) {
-                    self.hub.resume(reader.key, None).unwrap();
+                    self.hub
+                        .resume(reader.key, None, self.hub.asked_at())
+                        .unwrap();
                 }
             }
         }

@@ -276,7 +276,15 @@ async fn who_wants_the_latest_of_a_topic_gets_that() {
     };
     gateway
         .hub
-        .subscribe(&outbox, 1, wants, true, None, |_| {})
+        .subscribe(
+            &outbox,
+            1,
+            wants,
+            true,
+            None,
+            gateway.hub.asked_at(),
+            |_| {},
+        )
         .unwrap();
     for n in 0..1_000 {
         stage

@@ -217,6 +217,29 @@ async fn a_revoked_grant_is_felt_at_once() {
 }
 
 #[tokio::test]
+async fn a_verdict_from_before_a_revocation_lets_nobody_in() {
+    let stage = Stage::open(|_| {}).await;
+    stage.memory.hold("app", true);
+    let revoke = async {
+        stage
+            .until("it asks", |stage| {
+                stage.memory.asks.load(std::sync::atomic::Ordering::Relaxed) > 0
+            })
+            .await;
+        stage.memory.revoke("app", "orders");
+        let end = stage.memory.publish("orders", None, "not any more");
+        stage
+            .until("the pump has read of it", |stage| {
+                stage.gateway.hub.end() >= end
+            })
+            .await;
+        stage.memory.hold("app", false);
+    };
+    let (answer, ()) = tokio::join!(stage.get("/events?channel=orders"), revoke);
+    answer.must(403);
+}
+
+#[tokio::test]
 async fn until_the_server_has_said_so_anew_nothing_is_read() {
     let stage = Stage::open(|_| {}).await;
     let mut events = stage.stream("/events?channel=orders").await;

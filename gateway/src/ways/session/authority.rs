@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::hub::outbox::{Command, Tag};
+use crate::hub::{AskedAt, NotYet};
 use crate::lock;
 use crate::presence::Room;
 use crate::source::{Ask, Redeemed, SourceError, Verdict};
@@ -50,6 +51,9 @@ impl Session {
     }
 
     pub fn redeem(&mut self, ticket: String) {
+        if !Redeemed::may_be(&ticket) {
+            return self.hear_redeemed(Ok(None));
+        }
         let (source, limit) = (
             self.gateway.source.clone(),
             self.gateway.settings.ask_timeout,
@@ -101,6 +105,7 @@ impl Session {
             request,
             key: None,
             asked: 0,
+            asked_at: AskedAt::default(),
             room: None,
             is_told_live: false,
         };
@@ -117,6 +122,7 @@ impl Session {
         self.last_ask += 1;
         let number = self.last_ask;
         subscribed.asked = number;
+        subscribed.asked_at = self.gateway.hub.asked_at();
         let topics = subscribed.request.topics.iter().flatten();
         let ask = Ask {
             role: who.role.clone(),
@@ -250,9 +256,11 @@ impl Session {
             return self.refuse(tag, &Code::Denied.because("the ticket is not for this"));
         }
         if let Some(key) = subscribed.key {
-            if self.gateway.hub.resume(key, since).is_err() {
+            match self.gateway.hub.resume(key, since, subscribed.asked_at) {
+                Ok(()) => {}
+                Err(NotYet::AskAgain) => return self.ask(tag),
                 // There is room as soon as something was written: asked again then.
-                self.outbox.command(Command::Recheck(tag));
+                Err(NotYet::Full | NotYet::Closed) => self.outbox.command(Command::Recheck(tag)),
             }
             self.catching.insert(tag);
             return;
@@ -278,15 +286,17 @@ impl Session {
             self.outbox
                 .answer(message::subscribed(tag, &channel, cursor, is_live))
         };
-        let Some(key) =
-            self.gateway
-                .hub
-                .subscribe(&self.outbox, tag, wants, request.latest, after, announce)
-        else {
-            return self.refuse(
-                tag,
-                &Code::Unavailable.because("the database was not reached yet"),
-            );
+        let asked_at = subscribed.asked_at;
+        let (hub, latest) = (&self.gateway.hub, request.latest);
+        let key = match hub.subscribe(&self.outbox, tag, wants, latest, after, asked_at, announce) {
+            Ok(key) => key,
+            Err(NotYet::AskAgain) => return self.ask(tag),
+            Err(NotYet::Closed | NotYet::Full) => {
+                return self.refuse(
+                    tag,
+                    &Code::Unavailable.because("the database was not reached yet"),
+                )
+            }
         };
         subscribed.key = Some(key);
         subscribed.is_told_live = is_live;

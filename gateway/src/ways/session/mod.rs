@@ -18,6 +18,7 @@ use tokio::time::{sleep_until, timeout, Instant};
 use crate::clock;
 use crate::gateway::{Gateway, SocketEntry};
 use crate::hub::outbox::{Command, Item, Outbox, Tag};
+use crate::hub::AskedAt;
 use crate::limits::Counted;
 use crate::presence::Room;
 use crate::source::{Chunk, Redeemed, SourceError, Verdict};
@@ -51,6 +52,8 @@ struct Subscribed {
     key: Option<Key>,
     /// The last question to the server: the answer to no other counts.
     asked: u64,
+    /// When that was asked.
+    asked_at: AskedAt,
     room: Option<Room>,
     is_told_live: bool,
 }
