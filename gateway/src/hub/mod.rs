@@ -90,13 +90,20 @@ impl Rights {
     fn change(&mut self, channel: Option<&str>) {
         self.changes += 1;
         match channel {
-            Some(channel) => self.changed[self.place(channel)] = self.changes,
+            Some(channel) => {
+                let at = self.place(channel);
+                self.changed
+                    .get_mut(at)
+                    .into_iter()
+                    .for_each(|changed| *changed = self.changes);
+            }
             None => self.changed = [self.changes; 256],
         }
     }
 
     fn stand(&self, channel: &str, asked_at: AskedAt) -> bool {
-        self.changed[self.place(channel)] <= asked_at.0
+        let changed = self.changed.get(self.place(channel));
+        changed.is_some_and(|changed| *changed <= asked_at.0)
     }
 }
 
