@@ -5,10 +5,10 @@
 
 pub mod outbox;
 pub mod pump;
+mod rights;
 pub mod ring;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -21,6 +21,8 @@ use crate::topics::routes::{Key, Routes, Wants};
 use crate::ways::close::{self, Close};
 
 use outbox::{Command, Full, Outbox, Tag};
+pub use rights::AskedAt;
+use rights::Rights;
 use ring::Ring;
 
 /// Notices of the ring that are looked at in one hold of the lock.
@@ -60,51 +62,6 @@ struct Inside {
     /// Since the pump knows where it is.
     is_open: bool,
     rights: Rights,
-}
-
-/// When rights to channels were changed last, counted by their changes: a verdict that was asked for before is none.
-struct Rights {
-    changes: u64,
-    /// Of channels by a number of their names, which several may share.
-    changed: [u64; 256],
-    hasher: RandomState,
-}
-
-/// How many changes there had been when somebody asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AskedAt(u64);
-
-impl Rights {
-    fn new() -> Self {
-        Self {
-            changes: 0,
-            changed: [0; 256],
-            hasher: RandomState::new(),
-        }
-    }
-
-    fn place(&self, channel: &str) -> usize {
-        (self.hasher.hash_one(channel) % 256) as usize
-    }
-
-    fn change(&mut self, channel: Option<&str>) {
-        self.changes += 1;
-        match channel {
-            Some(channel) => {
-                let at = self.place(channel);
-                self.changed
-                    .get_mut(at)
-                    .into_iter()
-                    .for_each(|changed| *changed = self.changes);
-            }
-            None => self.changed = [self.changes; 256],
-        }
-    }
-
-    fn stand(&self, channel: &str, asked_at: AskedAt) -> bool {
-        let changed = self.changed.get(self.place(channel));
-        changed.is_some_and(|changed| *changed <= asked_at.0)
-    }
 }
 
 /// Why nothing is read yet.
@@ -227,7 +184,7 @@ impl Hub {
 
     /// To be noted before the server is asked who may read what.
     pub fn asked_at(&self) -> AskedAt {
-        AskedAt(lock(&self.inside).rights.changes)
+        lock(&self.inside).rights.asked_at()
     }
 
     /// Without `after` it is live at once; else `catch_up` leads there. Where it begins is announced before anything is pushed.
