@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod batch;
 pub mod bits;
+pub mod calendar;
 pub mod capacity;
 pub mod channel;
 pub mod circle;
