@@ -243,7 +243,7 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.job_discard('why')", "55000", "running job", "handler"),
     ("SELECT pushy.job_retry_in('1 s')", "55000", "running job", "handler"),
     ("SELECT pushy.job_log('x')", "55000", "running job", "job_id and token"),
-    ("SELECT pushy.queue_run('steps')", "0A000", "is a procedure", "CALL"),
+    ("SELECT pushy.queue_run('steps')", "0A000", "is a procedure", "executor"),
     ("DO $$BEGIN PERFORM pushy.job_wait(pushy.enqueue('q'), '1 s'); END$$", "55000", "transaction", None),
 ]
 

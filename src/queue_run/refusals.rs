@@ -80,5 +80,5 @@ pub(super) fn no_procedures(queue: &QueueDefinition) -> Error {
             queue.name, queue.handler
         ),
     )
-    .hint("CALL the procedure with a job's arguments, or enqueue a job and let an executor run it.")
+    .hint("Commit the job and let an executor run it: pushy.job_wait answers how it ended.")
 }
