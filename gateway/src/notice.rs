@@ -95,6 +95,6 @@ mod tests {
         assert_eq!(read["channel"], "a\"b");
         assert_eq!(read["topic"], "x\ny");
         assert_eq!(read["payload"], "1\r\n\u{2028}\0");
-        assert_eq!(read["cursor"], "1-2-3");
+        assert_eq!(read["cursor"], Cursor::new(1, 2, 3).to_string());
     }
 }

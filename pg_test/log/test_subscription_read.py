@@ -52,6 +52,19 @@ def test_a_cursor_that_was_never_given_out_is_refused(db):
     assert [db.value("SELECT pushy.subscription_ack('s', %s)", row["cursor"]) for row in found] == [True] * 4
 
 
+@pytest.mark.parametrize("collation", ["C", "C.utf8", "en-x-icu"])
+def test_cursors_sort_as_notices_come(db, collation):
+    """So that max(cursor) acknowledges the last of those that were read."""
+    db.value("SELECT pushy.subscription_create('s', '{orders}')")
+    for n in range(1, 13):
+        db.sql("SELECT pushy.notify('orders', %s, delivery => 'relay')", str(n))
+        db.wait_until("SELECT count(*) FROM pushy.subscription_read('s')", n)
+    assert db.value("SELECT count(DISTINCT split_part(cursor, '-', 2)) FROM pushy.subscription_read('s')") == 12, "ticks"
+    assert db.value(f"""SELECT array_agg(payload ORDER BY cursor COLLATE "{collation}") FROM pushy.subscription_read('s')""") == [str(n) for n in range(1, 13)]
+    assert db.value("SELECT pushy.subscription_ack('s', max(cursor)) FROM pushy.subscription_read('s')")
+    assert read(db, "s") == []
+
+
 @pytest.mark.parametrize("statement", ["SELECT pushy.subscription_ack('s', %s)", "SELECT count(*) FROM pushy.subscription_read('s', 100, %s)"])
 def test_a_cursor_is_good_while_its_part_is_truncated(db, statement):
     """As the relay does it, which holds the part for as long as its transaction takes: who waits for that with a cursor in hand

@@ -1,4 +1,5 @@
-//! Where a reader stands: an event's place in the order of all, written `epoch-tick-n`.
+//! Where a reader stands: an event's place in the order of all, written `epoch-tick-n`, with zeros before each number, so that the
+//! texts sort as the places do, in every collation: max(cursor) is the last one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -53,7 +54,8 @@ pub fn next_epoch(last: i64, timeline: u32, born: i64) -> i64 {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "{}-{}-{}", self.epoch, self.tick, self.n)
+        // An epoch has 13 digits up to the 9,999th timeline; a tick of every millisecond needs thirty years for 12.
+        write!(to, "{:013}-{:012}-{:06}", self.epoch, self.tick, self.n)
     }
 }
 
@@ -87,13 +89,37 @@ mod tests {
     #[test]
     fn cursors_are_read_as_written_and_ordered() {
         let cursor = Cursor::new(1_000_000_001, 12, 3);
-        assert_eq!(cursor.to_string(), "1000000001-12-3");
-        assert_eq!("1000000001-12-3".parse(), Ok(cursor));
+        assert_eq!(cursor.to_string(), "0001000000001-000000000012-000003");
+        for written in [cursor.to_string().as_str(), "1000000001-12-3"] {
+            assert_eq!(written.parse(), Ok(cursor), "as 0.1.0 wrote it, too");
+        }
         assert!(Cursor::new(1, 9, 9) < Cursor::new(2, 1, 1));
         assert!(Cursor::new(1, 1, 9) < Cursor::new(1, 2, 0));
         assert!(Cursor::NOWHERE < Cursor::START);
-        assert_eq!(Cursor::NOWHERE.shown(), "0-0-0");
-        assert_eq!(cursor.shown(), "1000000001-12-3");
+        assert_eq!(Cursor::NOWHERE.shown(), Cursor::START.to_string());
+        assert_eq!(cursor.shown(), cursor.to_string());
+    }
+
+    #[test]
+    fn texts_sort_as_places_do() {
+        let numbers = [0, 1, 9, 10, 11, 99, 100];
+        let epochs = [
+            0,
+            1_000_000_001,
+            9_000_000_009,
+            10_000_000_001,
+            9_999_000_000_000,
+        ];
+        let mut all = Vec::new();
+        for epoch in epochs {
+            for tick in numbers {
+                all.extend(numbers.map(|n| Cursor::new(epoch, tick, n as i32)));
+            }
+        }
+        all.sort();
+        assert!(all
+            .windows(2)
+            .all(|two| two[0].to_string() < two[1].to_string()));
     }
 
     #[test]
