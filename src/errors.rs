@@ -41,6 +41,7 @@ impl SqlState {
     pub const STATEMENT_TOO_COMPLEX: Self = Self(*b"54001");
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
     pub const OBJECT_IN_USE: Self = Self(*b"55006");
+    pub const SERIALIZATION_FAILURE: Self = Self(*b"40001");
     pub const DEADLOCK_DETECTED: Self = Self(*b"40P01");
     pub const OUT_OF_MEMORY: Self = Self(*b"53200");
     pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");

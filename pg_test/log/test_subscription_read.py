@@ -45,7 +45,8 @@ def test_a_cursor_that_was_never_given_out_is_refused(db):
     db.wait_until("SELECT count(*) FROM pushy.subscription_read('s')", 4)
     found = rows(db, "s")
     epoch, tick, n = map(int, found[2]["cursor"].split("-"))
-    for never in (f"{epoch}-{tick}-{n + 9}", f"{epoch}-{tick + 99}-1", f"{epoch + 1}-1-1"):
+    places = (epoch, tick, n + 9), (epoch, tick + 99, 1), (epoch + 1, 1, 1)
+    for never in ("{:013}-{:012}-{:06}".format(*place) for place in places):
         with pytest.raises(psycopg.errors.InvalidParameterValue, match=never):
             db.sql("SELECT pushy.subscription_ack('s', %s)", never)
     assert len(read(db, "s")) == 4

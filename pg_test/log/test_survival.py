@@ -134,7 +134,8 @@ def test_a_cursor_beyond_the_newest_is_refused_by_all_who_take_one(db):
     prepare(db)
     insert(db, 1)
     epoch, tick, n = map(int, read_all(db, 1).split("-"))
-    for never in (f"{epoch}-{tick}-{n + 9}", f"{epoch}-{tick + 99}-1", f"{epoch + 1}-1-1"):
+    places = (epoch, tick, n + 9), (epoch, tick + 99, 1), (epoch + 1, 1, 1)
+    for never in ("{:013}-{:012}-{:06}".format(*place) for place in places):
         for call in ("SELECT pushy.subscription_ack('s', %s)", "SELECT * FROM pushy.subscription_read('s', 100, %s)"):
             with pytest.raises(psycopg.errors.InvalidParameterValue, match=never):
                 db.sql(call, never)

@@ -149,3 +149,18 @@ def test_a_queue_restored_in_place_waits_and_is_resumed_with_the_handler_that_ca
     assert dict(shop.rows("SELECT name, resumed FROM pushy.resume_after_restore()")) == {"q": True, "p": False}
     run(shop)
     assert shop.rows("SELECT name, resumed, reason FROM pushy.resume_after_restore()") == [], "nothing was away"
+
+
+def test_a_stranger_who_changes_his_queue_keeps_nobodys_queues_from_being_resumed(shop):
+    """What is at home is not locked at all, and what somebody holds is passed over, with a row that says so."""
+    shop.sql("SELECT pushy.queue_register('own', 'note(jsonb)')")
+    copy, _ = restore(shop.cluster, dump(shop), "copy")
+    resume = "SELECT name, resumed, reason FROM pushy.resume_after_restore()"
+    copy.sql("SELECT pushy.queue_register('here', 'note(jsonb)')")
+    with copy.connect(autocommit=False) as stranger, copy.connect(options="-c lock_timeout=1") as owner:
+        stranger.execute("SELECT pushy.queue_alter('here', priority => 2), pushy.queue_alter('own', priority => 2)")
+        first = {name: (resumed, reason) for name, resumed, reason in owner.execute(resume)}
+        assert first["q"] == (True, None) and "here" not in first
+        assert first["own"][0] is False and "run this again" in first["own"][1]
+        stranger.commit()
+        assert [(name, resumed) for name, resumed, _ in owner.execute(resume) if name in ("q", "own", "here")] == [("own", True)]

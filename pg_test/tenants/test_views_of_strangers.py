@@ -114,3 +114,25 @@ def test_names_that_a_stranger_makes_unreadable_are_shown_to_all(shared_cluster)
                     session.execute(f"SELECT count(r::text) FROM {what} r")
     finally:
         db.drop()
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["their tables are there", "their tables were dropped"])
+@pytest.mark.parametrize("call", ["SELECT pushy.watch('{0}.t')", "SELECT pushy.queue_drop('{0}')"])
+def test_a_declaration_does_not_look_for_the_tables_of_strangers_watches(two, call, gone):
+    """Each look goes through the triggers of all watches; counted, as the server counts calls of functions."""
+    m, v = two.mallory, two.victim
+    with two.connect(user=m) as mallory:
+        for number in range(20):
+            mallory.execute(f"CREATE TABLE {m}.t{number} (id int PRIMARY KEY); SELECT pushy.watch('{m}.t{number}')")
+        if gone:
+            mallory.execute("; ".join(f"DROP TABLE {m}.t{number}" for number in range(20)))
+    two.sql(f"CREATE TABLE {v}.t (id int PRIMARY KEY); ALTER TABLE {v}.t OWNER TO {v}")
+    two.sql(f"ALTER DATABASE \"{two.name}\" SET track_functions = 'all'")
+    with two.connect(user=v, autocommit=False) as victim:
+        assert victim.execute("SHOW track_functions").fetchone() == ("all",)
+        victim.execute(call.format(v))
+        calls = dict(victim.execute("SELECT funcname, sum(calls) FROM pg_stat_xact_user_functions GROUP BY 1").fetchall())
+        assert calls.get("watch") or calls.get("queue_drop"), "they are counted"
+        assert "watch_elsewhere" not in calls
+        victim.commit()
+    assert two.value("SELECT count(*) FROM pushy_internal.watch WHERE relation_name LIKE %s", f"%{m}%") == (0 if gone else 20)

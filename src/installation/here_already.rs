@@ -95,7 +95,7 @@ fn candidates(queue: i32, job: i64, link: Link, number: i64) -> Vec<i64> {
 
 // Beside a loaded job that waits for its queue the end of the same comes in, of a dump of later: with it that one goes when the
 // queue comes home.
-static SAME: Plan = Plan::new(
+static SAME: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) ANY ($1) AND f.enqueued_at OPERATOR(pg_catalog.=) $2), \
             EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) ANY ($1) AND j.enqueued_at OPERATOR(pg_catalog.=) $2 \
                        AND (j.queue_id OPERATOR(pg_catalog.>) 0 OR EXISTS (SELECT FROM pushy_internal.loaded_queue l \
@@ -105,7 +105,7 @@ static SAME: Plan = Plan::new(
     &[INT8ARRAYOID, TIMESTAMPTZOID, INT4OID],
 );
 
-static HAS_KEY: Plan = Plan::new(
+static HAS_KEY: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.unique_key OPERATOR(pg_catalog.=) $2 \
                        AND j.beside OPERATOR(pg_catalog.=) $3)",
     &[INT4OID, TEXTOID, INT8OID],
@@ -184,12 +184,12 @@ fn place_job(
     Ok(None)
 }
 
-static QUEUE: Plan = Plan::new(
+static QUEUE: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1)",
     &[INT4OID],
 );
 
-static GRANT: Plan = Plan::new(
+static GRANT: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1 AND a.grantee OPERATOR(pg_catalog.=) $2 \
                        AND a.privilege OPERATOR(pg_catalog.=) $3)",
     &[INT4OID, OIDOID, TEXTOID],
@@ -207,12 +207,12 @@ fn is_grant(row: Arriving, link: Link) -> Result<bool> {
     )
 }
 
-static DROPPED: Plan = Plan::new(
+static DROPPED: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.dropped_queue d WHERE d.queue_id OPERATOR(pg_catalog.=) $1)",
     &[INT4OID],
 );
 
-static FAILURE: Plan = Plan::new(
+static FAILURE: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) ANY ($1) AND f.attempt OPERATOR(pg_catalog.=) $2 \
                        AND f.failed_at OPERATOR(pg_catalog.=) $3) \
          OR EXISTS (SELECT FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) $4 AND f.queue_id OPERATOR(pg_catalog.=) $5 \
@@ -232,7 +232,7 @@ fn is_failure(row: Arriving, link: Link, number: i64, numbers: Vec<i64>) -> Resu
 }
 
 // That one was never leased to whom the dump says, nor said what it says.
-static JOB_OF_OTHERS: Plan = Plan::new(
+static JOB_OF_OTHERS: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM (SELECT j.queue_id FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 \
                                  UNION ALL \
                                  SELECT f.queue_id FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1) j \
@@ -246,19 +246,19 @@ fn is_anothers(number: i64, link: Link) -> Result<bool> {
     })
 }
 
-static LEASE: Plan = Plan::new(
+static LEASE: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.lease l WHERE l.job_id OPERATOR(pg_catalog.=) $1 \
                        OR (l.job_id OPERATOR(pg_catalog.=) ANY ($2) AND l.token OPERATOR(pg_catalog.=) $3))",
     &[INT8OID, INT8ARRAYOID, UUIDOID],
 );
 
-static LINE: Plan = Plan::new(
+static LINE: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.job_log l WHERE l.line OPERATOR(pg_catalog.=) $3 \
                        AND (l.job_id OPERATOR(pg_catalog.=) $1 OR (l.job_id OPERATOR(pg_catalog.=) ANY ($2) AND l.said_at OPERATOR(pg_catalog.=) $4)))",
     &[INT8OID, INT8ARRAYOID, INT4OID, TIMESTAMPTZOID],
 );
 
-static CHECKPOINT: Plan = Plan::new(
+static CHECKPOINT: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.checkpoint c WHERE c.job_id OPERATOR(pg_catalog.=) $1)",
     &[INT8OID],
 );
@@ -278,7 +278,7 @@ fn is_kept(row: Arriving, table: &str, number: i64, numbers: Vec<i64>) -> Result
     }
 }
 
-static PROMISE: Plan = Plan::new(
+static PROMISE: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.promised_cancel p WHERE pg_catalog.abs(p.job_id) OPERATOR(pg_catalog.=) ANY ($1) \
                        AND p.promise OPERATOR(pg_catalog.=) $2)",
     &[INT8ARRAYOID, UUIDOID],

@@ -5,7 +5,7 @@ use pushy_core::log::seen::Seen;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
-use crate::pg::spi::{self, Plan};
+use crate::pg::spi::{self, Plan, Spi};
 use crate::pg::transaction;
 
 pub struct State {
@@ -74,11 +74,7 @@ pub(super) fn read_in_active_snapshot() -> Result<State> {
     spi::connect(|spi| {
         let table = spi.run_in_active_snapshot(&READ, params![]);
         let Some(row) = table.first() else {
-            return Err(Error::new(
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                "pushy_internal.log_state has lost its row",
-            )
-            .hint("Drop the extension and create it again."));
+            return Err(no_row(spi));
         };
         Ok(State {
             part: row.i32(1) as u32,
@@ -103,6 +99,30 @@ pub(super) fn read_in_active_snapshot() -> Result<State> {
                 .collect(),
         })
     })
+}
+
+static IS_THERE: Plan = Plan::new("SELECT EXISTS (SELECT FROM pushy_internal.log_state)", &[]);
+
+/// Why a snapshot sees no state: the table is younger than it, whose lock is held by now, or it is damaged.
+#[cold]
+fn no_row(spi: &Spi) -> Error {
+    let is_there = transaction::with_latest_snapshot(|| {
+        spi.run_in_active_snapshot(&IS_THERE, params![])
+            .row(0)
+            .bool(1)
+    });
+    if is_there {
+        return Error::new(
+            SqlState::SERIALIZATION_FAILURE,
+            "extension \"pushy\" was created again after this transaction took its snapshot",
+        )
+        .hint("Run the transaction again.");
+    }
+    Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "pushy_internal.log_state has lost its row",
+    )
+    .hint("Drop the extension and create it again.")
 }
 
 static TIMELINE: Plan = Plan::new(

@@ -251,6 +251,35 @@ def test_what_cannot_be_claimed_is_said_once_and_not_asked_for_in_a_loop(db: Dat
         db.rows("DROP ROLE stranger")
 
 
+def test_a_wait_that_is_refused_while_claims_are_answered_is_said_once_too(db: Database, start, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    backoffs = []
+    db.queue()
+    db.rows("CREATE ROLE half LOGIN")
+    db.rows("SELECT pushy.queue_grant('q', 'half', 'claim')")
+    db.rows("REVOKE EXECUTE ON PROCEDURE pushy.job_claim_wait FROM PUBLIC")
+    try:
+        worker = pushy.Worker(f"{db.conninfo} user=half", metrics=lambda event, queue, seconds: backoffs.append(event))
+
+        @worker.handler("q")
+        async def handle(job: pushy.Job) -> None:
+            pass
+
+        start(worker)
+        time.sleep(1.5)
+        said = [record.getMessage() for record in caplog.records if record.name == "pushy" and record.levelno >= logging.INFO]
+        assert sum("permission denied" in line for line in said) == 1 and not any("works again" in line for line in said), said
+        assert 2 <= backoffs.count("backoff") <= 6
+        db.rows("GRANT EXECUTE ON PROCEDURE pushy.job_claim_wait TO PUBLIC")
+        db.reaches(db.enqueue(), "completed")
+        db.reaches(db.enqueue(), "completed")
+        eventually(lambda: any("works again" in record.getMessage() for record in caplog.records), "it works again")
+    finally:
+        db.rows("GRANT EXECUTE ON PROCEDURE pushy.job_claim_wait TO PUBLIC")
+        db.rows("DROP OWNED BY half")
+        db.rows("DROP ROLE half")
+
+
 def test_one_outcome_that_is_refused_does_not_hold_up_the_others(db: Database, start) -> None:
     db.queue(max_attempts=1)
     worker = pushy.Worker(db.conninfo)

@@ -63,6 +63,8 @@ export class Puller implements Keeper {
   #request: Request | undefined
   /** The leases of the queue end with the connection. */
   #isBound = false
+  /** The last wait has not answered: that a claim does is not enough to be well. */
+  #isWaitRefused = false
   #requests = 0
   #most = MOST_JOBS
   #pulling: Promise<void> | undefined
@@ -155,14 +157,17 @@ export class Puller implements Keeper {
           for (const job of jobs) this.#giveBack(job)
           return
         }
-        this.#services.report.well(this.#what)
-        backoff.reset()
+        if (!this.#isWaitRefused) {
+          this.#services.report.well(this.#what)
+          backoff.reset()
+        }
         for (const job of jobs) this.#admit(job)
         if (jobs.length > 0) vain.reset()
         // Others were faster. If that goes on, the wait is of no use.
         else if (wasTold) await this.#sleep(vain.nextMs())
         wasTold = jobs.length < asked && (await this.#wait())
       } catch (error) {
+        if (error instanceof Unreachable) this.#isWaitRefused = false
         // The server said no, so this name holds nothing. After any other error it may hold jobs.
         if (error instanceof pg.DatabaseError || error instanceof Bound) this.#request = undefined
         // An answer that is too long for the network would be too long again.
@@ -215,14 +220,17 @@ export class Puller implements Keeper {
   async #wait(): Promise<boolean> {
     if (this.#stopping) return false
     const options = { timeoutMs: WAIT_S * 1000 + Link.answerMs, signal: this.#stop.signal }
+    let isReady = false
+    this.#isWaitRefused = true
     try {
       const rows = await this.#link.fetch(WAIT, [this.queue, WAIT_S], options)
-      return rows[0]?.[0] === 't'
+      isReady = rows[0]?.[0] === 't'
     } catch (error) {
       // A statement_timeout that is shorter, or somebody has cancelled it: a wait that is over.
-      if (error instanceof pg.DatabaseError && error.code === '57014') return false
-      throw error
+      if (!(error instanceof pg.DatabaseError && error.code === '57014')) throw error
     }
+    this.#isWaitRefused = false
+    return isReady
   }
 
   #admit(job: Held): void {

@@ -218,6 +218,26 @@ describe('faults', { timeout: 240_000 }, () => {
     await db.reaches(await db.enqueue({}, 'absent'), 'completed')
   }))
 
+  test('a wait that is refused while claims are answered is said once, too', staged(async (stage) => {
+    const { db } = stage
+    const backoffs: string[] = []
+    await db.rows('CREATE ROLE half LOGIN')
+    await db.queue()
+    await db.rows("SELECT pushy.queue_grant('q', 'half', 'claim')")
+    await db.rows('REVOKE EXECUTE ON PROCEDURE pushy.job_claim_wait FROM PUBLIC')
+    const metrics = (event: string, queue: string): void => void (event === 'backoff' && backoffs.push(queue))
+    void stage.start(stage.worker({ metrics }, { ...db.connection, user: 'half' }).handler('q', () => undefined))
+    await sleep(1500)
+    const denied = stage.said.filter(({ message }) => message.includes('permission denied'))
+    assert.equal(denied.length, 1)
+    assert.ok(!stage.said.some(({ message }) => message.includes('works again')))
+    assert.ok(backoffs.length >= 2 && backoffs.length <= 6, String(backoffs.length))
+    await db.rows('GRANT EXECUTE ON PROCEDURE pushy.job_claim_wait TO PUBLIC')
+    await db.reaches(await db.enqueue(), 'completed')
+    await db.reaches(await db.enqueue(), 'completed')
+    await eventually(async () => stage.said.some(({ message }) => message.includes('works again')), 'it works again')
+  }))
+
   test('one outcome that is refused does not hold up the others', staged(async (stage) => {
     const { db } = stage
     await db.queue('q', { max_attempts: 1 })

@@ -29,7 +29,7 @@ macro_rules! rows_of {
     };
 }
 
-static IS_ANOTHERS: Plan = Plan::new(
+static IS_ANOTHERS: Plan = Plan::for_any_values(
     concat!(
         "SELECT EXISTS (SELECT FROM (",
         rows_of!("$1"),
@@ -39,7 +39,7 @@ static IS_ANOTHERS: Plan = Plan::new(
 );
 
 // The number that the job has, or else the first that no other has.
-static FREE_OR_ITS: Plan = Plan::new(
+static FREE_OR_ITS: Plan = Plan::for_any_values(
     concat!(
         "SELECT (SELECT n.number FROM pg_catalog.unnest($1) WITH ORDINALITY AS n (number, place), \
                 LATERAL (SELECT pg_catalog.bool_or(r.enqueued_at OPERATOR(pg_catalog.=) $2) AS is_its, pg_catalog.bool_or(r.enqueued_at OPERATOR(pg_catalog.<>) $2) AS is_anothers \

@@ -11,14 +11,14 @@ use crate::pg::{identity, BuiltinOid};
 use crate::shared::numbers::NEVER;
 
 // The second: those of another database keep theirs.
-static KEEPS: Plan = Plan::new(
+static KEEPS: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.loaded_queue l WHERE l.queue_id OPERATOR(pg_catalog.=) $1 AND l.number_there IS NOT NULL), \
             EXISTS (SELECT FROM pushy_internal.loaded_queue l WHERE l.number_there OPERATOR(pg_catalog.>) 0 \
                        AND NOT (l.number_there OPERATOR(pg_catalog.>=) $2 AND l.number_there OPERATOR(pg_catalog.<=) $3))",
     &[BuiltinOid::INT4OID, BuiltinOid::INT4OID, BuiltinOid::INT4OID],
 );
 
-static KEEP: Plan = Plan::new(
+static KEEP: Plan = Plan::for_any_values(
     "INSERT INTO pushy_internal.loaded_queue (queue_id, number_there) VALUES ($1, $2)",
     &[BuiltinOid::INT4OID, BuiltinOid::INT4OID],
 );
@@ -88,7 +88,7 @@ impl Loading {
 const KEEPER: u16 = 1;
 
 // The first: this transaction has begun to keep numbers, and the rest of it is of the same load; or another has, of this queue.
-static OPEN: Plan = Plan::new(
+static OPEN: Plan = Plan::for_any_values(
     "SELECT COALESCE(pg_catalog.bool_or(l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() OR l.objid::pg_catalog.int8 OPERATOR(pg_catalog.=) $2), false), \
             COALESCE(pg_catalog.bool_or(l.objid::pg_catalog.int8 OPERATOR(pg_catalog.>) 0 AND l.objid::pg_catalog.int8 OPERATOR(pg_catalog.<=) 2147483647 \
                        AND NOT (l.objid::pg_catalog.int8 OPERATOR(pg_catalog.>=) $3 AND l.objid::pg_catalog.int8 OPERATOR(pg_catalog.<=) $4)), false) \

@@ -41,7 +41,7 @@ pub(super) struct Loading {
     queues: HashMap<i32, Link>,
 }
 
-static HAS_KEYS: Plan = Plan::new(
+static HAS_KEYS: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.unique_key IS NOT NULL)",
     &[BuiltinOid::INT4OID],
 );
@@ -60,14 +60,14 @@ pub(super) struct Link {
 
 static LOADING: PerProcess<RefCell<Option<Loading>>> = PerProcess::new(RefCell::new(None));
 
-static SALT: Plan = Plan::new("SELECT h.load_salt FROM pushy_internal.home h", &[]);
+static SALT: Plan = Plan::for_any_values("SELECT h.load_salt FROM pushy_internal.home h", &[]);
 
-static RUNS_HERE: Plan = Plan::new(
+static RUNS_HERE: Plan = Plan::for_any_values(
     "SELECT EXISTS (SELECT FROM pushy_internal.loaded_queue l WHERE l.queue_id OPERATOR(pg_catalog.=) $1 AND l.number_there IS NULL)",
     &[BuiltinOid::INT4OID],
 );
 
-static COME_HOME: Plan = Plan::new(
+static COME_HOME: Plan = Plan::for_any_values(
     "INSERT INTO pushy_internal.loaded_queue (queue_id) VALUES ($1)",
     &[BuiltinOid::INT4OID],
 );

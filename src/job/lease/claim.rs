@@ -20,7 +20,7 @@ use crate::pg::function::{Answer, Call};
 use crate::pg::memory::Context;
 use crate::pg::value::Uuid;
 use crate::pg::{clock, identity, transaction};
-use crate::queue::cache::CachedQueue;
+use crate::queue::cache::{self, CachedQueue};
 use crate::queue::definition::QueueDefinition;
 use crate::queue::lease_length::{end_of, read_lease};
 use crate::queue::leased;
@@ -53,6 +53,9 @@ fn job_claim(call: Call) -> Result<Answer> {
     // It waits for nothing from here on.
     let now = clock::now();
     let queue = &known.definition;
+    if known.slot.is_none() {
+        cache::slot_or_reason(queue).map_err(|why| why.error(queue))?;
+    }
     let (until, session) = end_of(lease_us.unwrap_or(queue.lease_us), now);
     let terms = Terms {
         now,

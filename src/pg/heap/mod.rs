@@ -20,7 +20,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use super::guard::guarded;
 use super::spi::{Row, Tid};
-use super::{ereport, identity, invalidation, major, snapshot};
+use super::{ereport, identity, installed, invalidation, major, snapshot};
 use crate::errors::{Error, Result, SqlState};
 
 pub(super) use append::Slots;
@@ -34,7 +34,7 @@ pub struct Table(pg_sys::Relation);
 
 // Called within our guard.
 extern "C-unwind" {
-    fn table_open(relation: Oid, lock: pg_sys::LOCKMODE) -> pg_sys::Relation;
+    fn try_table_open(relation: Oid, lock: pg_sys::LOCKMODE) -> pg_sys::Relation;
     fn table_close(relation: pg_sys::Relation, lock: pg_sys::LOCKMODE);
     fn simple_heap_delete(relation: pg_sys::Relation, tid: pg_sys::ItemPointer);
 }
@@ -44,10 +44,20 @@ extern "C-unwind" {
 pub fn open(name: &str) -> Result<Table> {
     let oid = find(name)?;
     let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-    // SAFETY: an existing table; the lock is kept until the transaction ends.
-    let table = Table(unsafe { guarded(|| table_open(oid, lock)) });
+    let table = open_unless_gone(oid, lock)?;
     table.require_heap(name)?;
     Ok(table)
+}
+
+/// A table by its number, unless that was dropped while its lock was waited for. The lock is kept until the transaction ends.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
+fn open_unless_gone(oid: Oid, lock: pg_sys::LOCKMODE) -> Result<Table> {
+    // SAFETY: any number will do, and what is answered is open.
+    let relation = unsafe { guarded(|| try_table_open(oid, lock)) };
+    if relation.is_null() {
+        return Err(installed::gone());
+    }
+    Ok(Table(relation))
 }
 
 /// A table open for reading, and locked against being emptied, until it is dropped.
@@ -60,10 +70,8 @@ const READ_LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
 
 pub fn open_for_reading(name: &str) -> Result<ForReading> {
     let oid = find(name)?;
-    // SAFETY: an existing table; closed and unlocked by Drop.
-    let table = Table(unsafe { guarded(|| table_open(oid, READ_LOCK)) });
     let table = ForReading {
-        table: Some(table),
+        table: Some(open_unless_gone(oid, READ_LOCK)?),
         oid,
     };
     table.require_heap(name)?;

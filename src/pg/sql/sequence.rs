@@ -4,9 +4,26 @@
 use pgrx::pg_sys::{self, Oid};
 use pgrx::IntoDatum;
 
+use crate::errors::Result;
 use crate::params;
+use crate::pg::installed;
 use crate::pg::spi::{self, Plan};
 use crate::pg::BuiltinOid;
+
+/// Locks a sequence as setting it does, until the transaction ends: it may have been dropped while the lock was waited for.
+pub fn lock(sequence: Oid) -> Result<()> {
+    let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+    // SAFETY: any number will do, and what is answered is open; the transaction keeps the lock.
+    let is_there = unsafe {
+        let relation = pg_sys::try_relation_open(sequence, mode);
+        let is_there = !relation.is_null();
+        if is_there {
+            pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+        is_there
+    };
+    is_there.then_some(()).ok_or_else(installed::gone)
+}
 
 /// Sets the last value; with the rights of the sequence's owner.
 pub fn set(sequence: Oid, value: i64) {

@@ -18,6 +18,8 @@ use crate::pg::{search_path, text};
 pub struct Plan {
     sql: &'static str,
     types: &'static [pg_sys::BuiltinOid],
+    /// CURSOR_OPT_* of the server.
+    options: u32,
     plan: AtomicPtr<pg_sys::_SPI_plan>,
 }
 
@@ -27,8 +29,17 @@ impl Plan {
         Self {
             sql,
             types,
+            options: 0,
             plan: AtomicPtr::new(std::ptr::null_mut()),
         }
+    }
+
+    /// Planned once for all values: for what is asked for each row of many, where planning costs more than the answer. The server by itself
+    /// plans a statement over a table with many children anew each time.
+    pub const fn for_any_values(sql: &'static str, types: &'static [pg_sys::BuiltinOid]) -> Self {
+        let mut plan = Self::new(sql, types);
+        plan.options = pg_sys::CURSOR_OPT_GENERIC_PLAN;
+        plan
     }
 
     /// # Safety
@@ -40,7 +51,8 @@ impl Plan {
         }
         let sql = CString::new(self.sql).expect("no NUL in a statement");
         let mut types: Vec<pg_sys::Oid> = self.types.iter().map(|oid| (*oid).into()).collect();
-        let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        let (count, options) = (types.len() as i32, self.options as i32);
+        let plan = pg_sys::SPI_prepare_cursor(sql.as_ptr(), count, types.as_mut_ptr(), options);
         assert!(!plan.is_null(), "SPI_prepare failed: {}", self.sql);
         pg_sys::SPI_keepplan(plan);
         self.plan.store(plan, Ordering::Relaxed);

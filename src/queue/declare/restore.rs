@@ -9,7 +9,7 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::installation;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, home, identity, transaction};
-use crate::queue::definition::{self, QueueDefinition};
+use crate::queue::definition::{self, LockedQueue, QueueDefinition};
 use crate::queue::eligibility::{self, role_gone, Ineligible};
 use crate::queue::{
     alter, announce, cache, handler_name, park, pause, privilege, reference, register,
@@ -31,14 +31,23 @@ sql_function!(pushy_resume_after_restore_v1, |call| {
     }
     let queues = identity::as_owner(definition::all)?;
     call.answer_rows(|rows| {
-        for queue in queues {
-            let may =
-                |queue: &QueueDefinition| Ok(resumes_all || privilege::is_owner(queue, caller));
-            let found = identity::as_owner(|| definition::find_for_update(&queue.name, may))?;
-            let Some(queue) = found else { continue };
-            let name = queue.name.clone();
-            if let Some(obstacle) = adopt(queue)? {
-                rows.put(row!["queue", name, obstacle.is_none(), obstacle]);
+        let may = |queue: &QueueDefinition| resumes_all || privilege::is_owner(queue, caller);
+        // Only these are locked: others have nothing to be resumed.
+        for queue in queues.iter().filter(|queue| may(queue) && is_to_adopt(queue)) {
+            match identity::as_owner(|| definition::find_if_free(queue.queue_id))? {
+                LockedQueue::Locked(queue) => {
+                    let name = queue.name.clone();
+                    let is_asked_for = may(&queue);
+                    let adopted = is_asked_for.then(|| adopt(*queue)).transpose()?.flatten();
+                    if let Some(obstacle) = adopted {
+                        rows.put(row!["queue", name, obstacle.is_none(), obstacle]);
+                    }
+                }
+                LockedQueue::Held => {
+                    let reason = "somebody changes it in a transaction that is open: run this again when that has ended";
+                    rows.put(row!["queue", queue.name.clone(), false, reason]);
+                }
+                LockedQueue::Gone => {}
             }
         }
         for kind in &ON_QUEUES {
@@ -97,13 +106,18 @@ pub(in crate::queue) fn ask_for_sweep() {
     pending::sweep();
 }
 
+/// Whether `adopt` has anything to do.
+fn is_to_adopt(queue: &QueueDefinition) -> bool {
+    !queue.is_home() || eligibility::is_recreated(queue)
+}
+
 /// Makes this database the queue's home, and its handler the function of that name where a restore has made it anew; answers
 /// why it does not run all the same. None: it was at home, and nothing of a restore was in its way.
 pub(in crate::queue) fn adopt(mut queue: QueueDefinition) -> Result<Option<Option<String>>> {
+    if !is_to_adopt(&queue) {
+        return Ok(None);
+    }
     if queue.is_home() {
-        if !eligibility::is_recreated(&queue) {
-            return Ok(None);
-        }
         pause::take_new_names(&mut queue)?;
     } else if let Err(obstacle) = make_home(&mut queue) {
         return Ok(Some(Some(obstacle.message)));

@@ -75,6 +75,7 @@ impl Numbered {
     fn reserve(&self, numbers: &Numbers, count: i64) -> Result<i64> {
         identity::as_owner(|| {
             let relation = identity::expect_relation(self.sequence.name)?;
+            sequence::lock(relation)?;
             object_lock::briefly(relation, || {
                 let stored = sequence::last(relation);
                 let reserved = numbers.reserved.load(Ordering::SeqCst);
@@ -99,6 +100,7 @@ impl Numbered {
     fn draw_from_sequence(&self, count: i64) -> Result<i64> {
         identity::as_owner(|| {
             let relation = identity::expect_relation(self.sequence.name)?;
+            sequence::lock(relation)?;
             object_lock::briefly(relation, || {
                 let kept = self.highest_kept()?;
                 let stored = sequence::last(relation);

@@ -58,10 +58,14 @@ macro_rules! orphans {
                        SELECT t.oid \
                          FROM (SELECT ",
             arguments!(),
-            " AS args, pushy_internal.watch_elsewhere(w.watch_id) AS relation FROM w WHERE NOT w.is_home) e \
+            " AS args, w.watch_id FROM w WHERE NOT w.is_home) e \
                          JOIN pg_catalog.pg_trigger t \
-                           ON t.tgrelid OPERATOR(pg_catalog.=) e.relation \
-                          AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(e.args)) OPERATOR(pg_catalog.=) e.args) \
+                           ON pg_catalog.substring(t.tgargs, 1, 37) OPERATOR(pg_catalog.=) e.args \
+                        WHERE ",
+            $which,
+            is_ours!(),
+            "             AND CASE WHEN pg_catalog.substring(t.tgargs, 1, 37) OPERATOR(pg_catalog.=) e.args \
+                                   THEN pushy_internal.watch_elsewhere(e.watch_id) OPERATOR(pg_catalog.=) t.tgrelid END) \
              SELECT t.oid, t.tgrelid, t.tgargs, t.tgname::pg_catalog.text \
                FROM pg_catalog.pg_trigger t \
               WHERE ",

@@ -10,7 +10,7 @@ use crate::watch::definition::{Residence, WatchDefinition};
 use crate::watch::orphans;
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_texts;
-use crate::watch::triggers_there::{self, arguments, is_ours};
+use crate::watch::triggers_there::{self, arguments, from_ours, is_ours};
 use crate::watch::{find, write};
 use crate::{params, sql_function};
 
@@ -35,8 +35,8 @@ static ELSEWHERE: Plan = Plan::new(
                             JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) c.relowner \
                            WHERE (c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(w.relation_name)::pg_catalog.oid \
                                   OR c.oid OPERATOR(pg_catalog.=) ANY ( \
-                                     ARRAY(SELECT t.tgrelid FROM pg_catalog.pg_trigger t WHERE ",
-        is_ours!(),
+                                     ARRAY(SELECT t.tgrelid",
+        from_ours!(),
         " AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(w.args)) OPERATOR(pg_catalog.=) w.args))) \
                              AND (r.rolname OPERATOR(pg_catalog.=) w.relation_owner_name OR r.rolsuper \
                                   OR CASE WHEN w.home_system OPERATOR(pg_catalog.=) $2 \

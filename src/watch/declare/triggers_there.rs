@@ -22,7 +22,23 @@ macro_rules! is_ours {
 }
 pub(in crate::watch) use is_ours;
 
-/// SQL: what pg_trigger.tgargs of the triggers of watch w begin with.
+/// SQL: a FROM and WHERE of all triggers t that watches make, however many others the database has: what stands on their functions is
+/// found by an index, and pg_trigger has none by function.
+macro_rules! from_ours {
+    () => {
+        concat!(
+            " FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_trigger t ON t.oid OPERATOR(pg_catalog.=) d.objid \
+              WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
+                AND d.refobjid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure, \
+                                                                'pushy.watch_statement()'::pg_catalog.regprocedure]::pg_catalog.oid[]) \
+                AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_trigger'::pg_catalog.regclass AND ",
+            is_ours!()
+        )
+    };
+}
+pub(in crate::watch) use from_ours;
+
+/// SQL: what pg_trigger.tgargs of the triggers of watch w begin with, 37 bytes.
 macro_rules! arguments {
     () => {
         "(w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex'))"

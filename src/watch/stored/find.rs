@@ -12,6 +12,7 @@ use crate::pg::BuiltinOid::{INT4OID, OIDOID, TEXTOID};
 use crate::queue::definition::QueueDefinition;
 use crate::watch::definition::WatchDefinition;
 use crate::watch::table::WatchedTable;
+use crate::watch::triggers_there::{arguments, is_ours};
 
 /// Those that an index has of these keys, in its order.
 fn look(index: &str, keys: &[Key]) -> Result<Vec<WatchDefinition>> {
@@ -28,13 +29,22 @@ fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<WatchDefinition>> {
     spi::connect(|spi| spi.run(plan, params).rows().map(read).collect())
 }
 
+// Where a watch has gone is asked only of those that may have come to this table: each answer looks through the triggers of all watches.
 static OF_TABLE: Plan = Plan::new(
     concat!(
         "SELECT ",
         watch_columns!(),
-        " FROM pushy_internal.watch w, LATERAL (SELECT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h \
+        " FROM pushy_internal.watch w, LATERAL (SELECT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home, ",
+        arguments!(),
+        " AS args) h \
           WHERE CASE WHEN h.is_home THEN w.relation OPERATOR(pg_catalog.=) $1 \
-                     ELSE pushy_internal.watch_elsewhere(w.watch_id) OPERATOR(pg_catalog.=) $1 END \
+                     WHEN h.args OPERATOR(pg_catalog.=) ANY (SELECT pg_catalog.substring(t.tgargs, 1, 37) FROM pg_catalog.pg_trigger t \
+                                                             WHERE t.tgrelid OPERATOR(pg_catalog.=) $1 AND ",
+        is_ours!(),
+        ") \
+                          OR pg_catalog.to_regclass(w.relation_name) OPERATOR(pg_catalog.=) $1 \
+                     THEN pushy_internal.watch_elsewhere(w.watch_id) OPERATOR(pg_catalog.=) $1 \
+                     ELSE false END \
           ORDER BY w.name, h.is_home DESC"
     ),
     &[OIDOID],

@@ -33,7 +33,7 @@ class Job:
     __slots__ = (
         "id", "queue", "args", "attempt", "max_attempts", "enqueued_at", "unique_key", "last_error",
         "lines", "token", "lease", "extend_by", "claimed_at", "sent_at", "extend_at", "reported_at", "progressed", "started_at",
-        "word", "completing", "cancel_reason", "task", "is_over", "is_busy", "unreadable", "_puller",
+        "word", "completing", "unawaited", "cancel_reason", "task", "is_over", "is_busy", "unreadable", "_puller",
     )  # fmt: skip
 
     id: int
@@ -69,6 +69,7 @@ class Job:
         self.progressed: tuple[float, str | None] | None = None
         self.word: Outcome | None = None
         self.completing = False
+        self.unawaited = False  # complete() was called with an async connection, and its answer not awaited
         self.cancel_reason: CancelReason | None = None
         self.task: asyncio.Task[Any] | None = None
         self.is_over = False  # its handler has ended, or was given up
@@ -128,6 +129,7 @@ class Job:
         self.completing = True
         lines.entrust(self, outcome.MOST_LINES)  # at once, so that no more of them get under way
         if inspect.iscoroutinefunction(cursor.execute):
+            self.unawaited = True
             return self._complete(cursor, encoded)
         try:
             self._await_lines()
@@ -136,11 +138,13 @@ class Job:
             self._go_on()
             raise
         if inspect.isawaitable(answer):
+            self.unawaited = True
             return self._completed(cursor, answer)
         self._check((answer if hasattr(answer, "fetchone") else cursor).fetchone())
         return None
 
     async def _complete(self, cursor: Any, encoded: str | None) -> None:
+        self.unawaited = False
         try:
             if lines.is_sending(self):
                 await asyncio.wrap_future(self._puller.worker.written(self))
@@ -171,6 +175,7 @@ class Job:
         return statements.LOG_AND_COMPLETE, (self.id, self.token, encoded, logged)
 
     async def _completed(self, cursor: Any, executing: Awaitable[Any]) -> None:
+        self.unawaited = False
         try:
             answer = await executing
         except BaseException:
@@ -215,6 +220,8 @@ class Job:
             return self.word
         if error is not None:
             return outcome.RELEASED if self.cancel_reason == "stopping" else outcome.failed(error)
+        if self.unawaited:
+            return outcome.failed(RuntimeError("job.complete was not awaited, so the job is not completed"))
         return None if self.completing else outcome.completed(result)
 
     def ran(self) -> float:

@@ -56,6 +56,7 @@ class Puller:
         self._who = f"{socket.gethostname()[:64]}:{os.getpid()}:{uuid.uuid4()}"
         self._what = f"claiming jobs of queue {self.queue}"
         self._is_bound = False  # the leases of the queue end with the connection
+        self._is_wait_refused = False  # the last wait has not answered: that a claim does is not enough to be well
         self._stopping = False
         self._pulling: asyncio.Task[None] | None = None
 
@@ -118,8 +119,9 @@ class Puller:
                     for job in jobs:
                         self._give_back(job)
                     return
-                self.worker.report.well(self._what)
-                backoff.reset()
+                if not self._is_wait_refused:
+                    self.worker.report.well(self._what)
+                    backoff.reset()
                 for job in jobs:
                     self._admit(job)
                 if jobs:
@@ -129,6 +131,7 @@ class Puller:
                     await asyncio.sleep(vain.next())
                 was_told = len(jobs) < asked and await self._wait()
             except Unreachable as error:
+                self._is_wait_refused = False
                 if self._request is not None and error.is_late:
                     # An answer that is too long for the network would be too long again.
                     self._most = self._request.max_jobs = max(1, self._request.max_jobs // 2)
@@ -176,12 +179,15 @@ class Puller:
         return jobs
 
     async def _wait(self) -> bool:
+        self._is_wait_refused = True
         try:
             rows = await self._link.fetch(statements.WAIT, (self.queue, WAIT_S), WAIT_S + ANSWER_S)
+            is_ready = rows[0][0] is True
         except psycopg.errors.QueryCanceled:
             # A statement_timeout that is shorter, or somebody has cancelled it: a wait that is over.
-            return False
-        return rows[0][0] is True
+            is_ready = False
+        self._is_wait_refused = False
+        return is_ready
 
     def _admit(self, job: Job) -> None:
         self.worker.extender.hold(job)
