@@ -1,0 +1,28 @@
+/** Why a connection ended, and what is done next. */
+
+export interface Lost {
+  /** The code of closing, or the status of HTTP; none where the network says nothing. */
+  readonly code?: number
+  readonly reason: string
+  /** The gateway asks for so long. */
+  readonly retryMs?: number
+}
+
+export type Next =
+  /** From the cursors. */
+  | 'come back'
+  /** With another token or ticket. */
+  | 'renew'
+  /** Not before some seconds. */
+  | 'later'
+  /** Never: this program is wrong. */
+  | 'stop'
+
+/** The hundreds of a code of closing say it; what no protocol of ours has said is the network's. */
+export function next(lost: Lost): Next {
+  const { code = 0 } = lost
+  if (code === 401 || (code >= 4100 && code < 4200)) return 'renew'
+  if (code === 429 || code === 503 || (code >= 4300 && code < 4400)) return 'later'
+  if (code >= 4200 && code < 4300) return 'stop'
+  return 'come back'
+}
