@@ -10,7 +10,10 @@ from harness.cluster import Cluster  # noqa: E402
 from harness.installation import Installation  # noqa: E402
 from harness.scratch import OWNER, Scratch, started  # noqa: E402
 
-SETTINGS = {"max_connections": 200, "listen_addresses": ""}
+REPOSITORY = Path(__file__).parents[2]
+# As tools/gateway.sh dev has built it.
+GATEWAY = os.environ.get("PUSHY_GATEWAY") or REPOSITORY / "target/gateway/debug/pushy-gateway"
+SETTINGS = {"max_connections": 200, "listen_addresses": "", "pushy.gateway_program": GATEWAY}
 
 
 class Server:
