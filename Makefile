@@ -43,9 +43,10 @@ installcheck: ## pg_test/sql against the running server of PGHOST, PGPORT, PGUSE
 	    --inputdir=pg_test --outputdir=target/installcheck --dbname=contrib_regression \
 	    --load-extension=pushy $(REGRESS_OPTS) $(REGRESS)
 
-demo: ## the main job on a server of its own, which stays up to play with
+demo: ## the main job on a server of its own, which stays up to play with, and the URL of a page that shows it live
 	@tools/setup.sh demo
 	@tools/build.sh release
+	@tools/gateway.sh release
 	@$(PYTHON) tools/demo.py start
 
 demo-farm: ## three workers outside, one of which is killed, and the account: on a server of its own too

@@ -1,5 +1,5 @@
-"""The main job, played on a server of its own: `demo.py start` leaves the server running, `demo.py stop` ends it; `demo.py farm`
-plays the farm (demo_farm.py) instead, and leaves its server too."""
+"""The main job, played on a server of its own: `demo.py start` leaves the server running, with a live page (demo_page.py), `demo.py stop` ends
+both; `demo.py farm` plays the farm (demo_farm.py) instead, and leaves its server too."""
 
 import os
 import random
@@ -21,6 +21,7 @@ from harness.installation import Installation  # noqa: E402
 from harness.scratch import stop_servers  # noqa: E402
 
 import demo_farm  # noqa: E402
+import demo_page  # noqa: E402
 
 REMEMBERED = REPOSITORY / "target" / "demo"  # holds the path of the running demo's folder
 BRANCHES = 10
@@ -43,6 +44,7 @@ def main() -> None:
 def main_job(demo: "Demo") -> None:
     demo.roll_up()
     demo.troubles()
+    demo_page.play(demo, Path(REMEMBERED.read_text()), tell)
 
 
 def stop() -> None:
@@ -51,6 +53,7 @@ def stop() -> None:
         return
     folder = Path(REMEMBERED.read_text())
     if folder.exists():
+        demo_page.end(folder)
         stop_servers(folder)
         shutil.rmtree(folder)
     REMEMBERED.unlink()
@@ -75,7 +78,7 @@ def play(folder: Path, played: Callable[["Demo"], None]) -> None:
     installation = Installation.of_build(folder / "pg", "release")
     cluster = Cluster(folder / "s", installation, {
         "fsync": "on", "full_page_writes": "on", "shared_buffers": "128MB", "pushy.max_executors": 2,
-        "track_commit_timestamp": "on"},
+        "track_commit_timestamp": "on", "pushy.gateway_program": REPOSITORY / "target/gateway/release/pushy-gateway"},
         port=random.randint(20000, 32000)).create().start()
     print(f"   {installation.version}, in {folder}")
     played(Demo(cluster, cluster.database("shop")))

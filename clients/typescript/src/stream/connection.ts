@@ -26,6 +26,8 @@ export interface ConnectionOptions {
 const GOOD_MS = 10_000
 /** Without a subscription it stays so long, because the next page or component may have one. */
 const LINGER_MS = 1_000
+/** After so long by Server-Sent Events a WebSocket is tried again. */
+const TRUST_MS = 600_000
 /** Nobody is let in with what is refused so often. */
 const REFUSALS = 5
 /** Errors after which the same is worth another try, as if the connection was closed with that code. */
@@ -54,6 +56,7 @@ export class Connection implements Source {
   /** Attempts by WebSocket that were not let in, one after the other. */
   #inVain = 0
   #worksBySse = false
+  #hasWorkedByWebSocket = false
   #refusals = 0
 
   constructor(options: ConnectionOptions, events: SourceEvents) {
@@ -165,12 +168,13 @@ export class Connection implements Source {
     for (const { want } of this.#held.values()) link.subscribe(want)
   }
 
-  /** After two attempts in vain by WebSocket every other is by SSE, until one of them works. */
+  /** After two attempts in vain by WebSocket every other is by SSE, until one of them works. Where WebSockets did come through it is more likely that
+   * nothing does. */
   #isNextBySse(): boolean {
     const { transport, WebSocket } = this.#options
     if (transport !== 'auto') return transport === 'sse'
     if (!WebSocket || this.#worksBySse) return true
-    return this.#inVain >= 2 && this.#inVain % 2 === 0
+    return this.#inVain >= (this.#hasWorkedByWebSocket ? 8 : 2) && this.#inVain % 2 === 0
   }
 
   #linkEvents(attempt: number): LinkEvents {
@@ -197,6 +201,7 @@ export class Connection implements Source {
     this.#inVain = 0
     this.#refusals = 0
     this.#worksBySse = this.#link?.transport === 'sse'
+    this.#hasWorkedByWebSocket ||= !this.#worksBySse
     this.#set({ state: 'resyncing' })
     this.#tell()
   }
@@ -234,7 +239,9 @@ export class Connection implements Source {
     const whatNext = next(lost)
     this.#leave()
     this.#hasOpened = false
-    if (wasOpen && Date.now() - this.#openedAt >= GOOD_MS) this.#backoff.reset()
+    const openMs = wasOpen ? Date.now() - this.#openedAt : 0
+    if (openMs >= GOOD_MS) this.#backoff.reset()
+    if (openMs >= TRUST_MS) this.#worksBySse = false
     if (!wasOpen && lost.code !== 401 && lost.code !== 4100) {
       this.#inVain += 1
       if (wasBySse) this.#worksBySse = false

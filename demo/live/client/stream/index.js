@@ -1,0 +1,2 @@
+export { StreamError } from './messages.js';
+export { Stream } from './stream.js';

@@ -1,0 +1,2 @@
+/** Where a stream's subscriptions are fed from: a connection of its own, or one that tabs share. */
+export {};
