@@ -86,6 +86,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if self.path == "/now":
             return self.say(self.page.now())
+        if self.path == "/pace":
+            return self.say({"pace": self.page.paced()})
         name = self.path.partition("?")[0].lstrip("/") or "index.html"
         path = (PAGE / name).resolve()
         if not path.is_relative_to(PAGE) or not path.is_file() or path.suffix not in KINDS:

@@ -98,7 +98,11 @@ let stream
 
 function tell() {
   const { state, transport, retryAt, reason } = stream.status
-  if (state === 'live' && $('status').dataset.state !== 'live') liveAgainAt = cuts.length > 0 ? Date.now() : 0
+  if (state === 'live' && $('status').dataset.state !== 'live') {
+    liveAgainAt = cuts.length > 0 ? Date.now() : 0
+    // pgbench does not outlive a server that is restarted.
+    void fetch('/pace').then((answer) => answer.json()).then(check)
+  }
   if (state !== 'live') liveAgainAt = cuts.length > 0 ? Infinity : 0
   $('status').dataset.state = state
   // A reader of screens says it once, and not with each tick of the clock beside it.
@@ -133,8 +137,9 @@ async function start() {
   if (now.pace === 0 && account.resyncs === 0) pace(now.paces[0])
 }
 
-async function pace(wanted) {
-  const { pace: paced } = await post('/write', { pace: wanted })
+const pace = async (wanted) => check(await post('/write', { pace: wanted }))
+
+function check({ pace: paced }) {
   for (const input of document.querySelectorAll('#choices input')) input.checked = Number(input.value) === paced
 }
 

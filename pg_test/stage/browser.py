@@ -1,6 +1,7 @@
 """A real browser, Debian's Chromium, by its own protocol (DevTools): pages, what is in them, and how they look."""
 
 import base64
+import contextlib
 import json
 import queue
 import re
@@ -32,7 +33,8 @@ class Browser:
         else:
             raise RuntimeError(f"Chromium did not start: {''.join(said)}")
         threading.Thread(target=lambda: [None for _ in self.process.stderr], daemon=True).start()
-        self._socket = connect(found[1], max_size=None, open_timeout=30 * PATIENCE)
+        self._closing = contextlib.ExitStack()
+        self._socket = self._closing.enter_context(connect(found[1], max_size=None, open_timeout=30 * PATIENCE))
         self._answers: dict[int, queue.Queue] = {}
         self._pages: dict[str, "Page"] = {}
         self._last = 0
@@ -42,7 +44,7 @@ class Browser:
         return self
 
     def __exit__(self, *_) -> None:
-        self._socket.close()
+        self._closing.close()
         self.process.terminate()
         self.process.wait(30 * PATIENCE)
 
@@ -50,7 +52,7 @@ class Browser:
         try:
             for text in self._socket:
                 said = json.loads(text)
-                if "id" in said:
+                if said.get("id"):
                     self._answers.pop(said["id"]).put(said)
                 elif page := self._pages.get(said.get("sessionId")):
                     page._happened(said["method"], said["params"])
@@ -123,8 +125,9 @@ class Page:
         path.write_bytes(base64.b64decode(data))
 
     def close(self) -> None:
-        """As a person closes a tab."""
-        self.browser.ask("Target.closeTarget", targetId=self.target)
+        """As a person closes a tab; one that is gone already may be closed, too."""
+        if any(target["targetId"] == self.target for target in self.browser.ask("Target.getTargets")["targetInfos"]):
+            self.browser.ask("Target.closeTarget", targetId=self.target)
 
     def crash(self) -> None:
         """Its process ends: no page hides, no lock is given back by it."""
