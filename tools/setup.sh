@@ -17,13 +17,17 @@ if [[ $PG_CONFIG == /usr/lib/postgresql/* ]]; then
     PACKAGES+=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR")
 fi
 [ "$kind" = build ] || PACKAGES+=(python3 python3-venv)
+# Whose packages start a service when they are installed first.
+SERVICES=(pgbouncer nginx caddy)
 if [ "$kind" = all ]; then
     PACKAGES+=(patchelf libpostgresql-jdbc-java)
     [[ $PG_CONFIG != /usr/lib/postgresql/* ]] || PACKAGES+=("postgresql-plpython3-$PG_MAJOR")
     # Any JDK serves the test of JDBC.
     command -v javac >/dev/null || PACKAGES+=(default-jdk-headless)
-    # A test runs one of its own.
-    command -v pgbouncer >/dev/null || PACKAGES+=(pgbouncer)
+    # Tests run some of their own. Not what is there already, from wherever it came.
+    for program in "${SERVICES[@]}" chromium; do
+        command -v "$program" >/dev/null || PACKAGES+=("$program")
+    done
 fi
 
 as_root() {
@@ -57,14 +61,18 @@ without_main_cluster() {
     return $result
 }
 
-# PgBouncer's package starts a service when it is installed first. Nobody asked for one.
-without_pgbouncer_service() {
-    local was_there=false
-    installed pgbouncer && was_there=true
+# Nobody asked for services either: those that come with a package now are ended and do not come back.
+without_services() {
+    local new=() service
+    for service in "${SERVICES[@]}"; do
+        installed "$service" || new+=("$service")
+    done
     "$@"
-    if ! $was_there && installed pgbouncer && [ -d /run/systemd/system ]; then
-        as_root systemctl disable --quiet --now pgbouncer
-    fi
+    for service in "${new[@]}"; do
+        if installed "$service" && [ -d /run/systemd/system ]; then
+            as_root systemctl disable --quiet --now "$service"
+        fi
+    done
 }
 
 install_packages() {
@@ -75,9 +83,9 @@ install_packages() {
         return 1
     fi
     if installed postgresql-$PG_MAJOR; then
-        without_pgbouncer_service apt_install "$@"
+        without_services apt_install "$@"
     else
-        without_main_cluster without_pgbouncer_service apt_install "$@"
+        without_main_cluster without_services apt_install "$@"
     fi
 }
 

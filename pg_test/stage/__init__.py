@@ -14,4 +14,6 @@ planted.py            what a role can plant in a schema of its own, before pg_ca
 channel_generator.py  texts that might stand after LISTEN
 channel_names.py      what LISTEN really makes of them, and what Pushy says
 rust.py               builds the programs of rust_client/
+gateway.py            a gateway beside a server, its ways in, and who reads them
+browser.py            Chromium, by its own protocol
 """

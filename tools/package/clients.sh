@@ -30,7 +30,7 @@ npm_package() {
     same_version $client/package.json "$(sed -n 's/^  "version": "\(.*\)",/\1/p' $client/package.json)"
     packed=$(cd $client && npm pack --silent --pack-destination "$scratch")
     # Nothing but what is built from the sources, and its description.
-    if tar -tzf "$scratch/$packed" | grep -vE '^package/(dist/[a-z]+\.(js|d\.ts)|package\.json|README\.md|LICENSE)$'; then
+    if tar -tzf "$scratch/$packed" | grep -vE '^package/(dist/(stream/)?[a-z]+\.(js|d\.ts)|package\.json|README\.md|LICENSE)$'; then
         fail "$packed has the files above in it"
     fi
     [ "$(tar -tzf "$scratch/$packed" | grep -c '\.js$')" = "$(find $client/src -name '*.ts' | wc -l)" ] || fail "$packed lacks files of $client/src"
@@ -38,7 +38,16 @@ npm_package() {
     ln -s "$PWD"/$client/node_modules/* "$scratch/app/node_modules/"
     tar -xzf "$scratch/$packed" -C "$scratch/app"
     mv "$scratch/app/package" "$scratch/app/node_modules/pushy-worker"
-    (cd "$scratch/app" && node --input-type=module -e 'import { Worker } from "pushy-worker"; new Worker()')
+    (cd "$scratch/app" && node --input-type=module -e 'import { Worker } from "pushy-worker"; new Worker()
+        import { Stream } from "pushy-worker/stream"; new Stream("https://example.org", { token: () => null, transport: "sse" }); import "pushy-worker/react"')
+    # Pages have no package manager: what runs in a browser names nothing but its own files.
+    if grep -nE "from '[^.]" $client/dist/stream/*.js $client/dist/backoff.js; then
+        fail "the stream of $client needs what is above, which a browser does not have"
+    fi
+    # The demo's page has the stream as it was built, because make demo works without Node.js.
+    for file in backoff.js stream; do
+        diff -r --exclude='*.d.ts' $client/dist/$file demo/live/client/$file || fail "demo/live/client is another: 'npm run demo' in $client makes it"
+    done
     mv "$scratch/$packed" $DIST/
     made "$DIST/$packed"
 }
