@@ -5,6 +5,7 @@ import itertools
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -145,8 +146,6 @@ def test_tickets_are_fetched_one_for_each_connection(gateway: Gateway, cut: Wire
 
 
 def test_a_token_is_renewed_before_it_ends(gateway: Gateway, read: Open) -> None:
-    import time
-
     given = []
 
     def fetch(_: object) -> str:
@@ -186,6 +185,13 @@ def test_who_is_signed_out_or_not_let_in_is_not_tried_for_ever(gateway: Gateway,
     error = read(token=lambda asked: (refused.append(asked.was_refused), "x.y.z")[1]).ended()
     assert isinstance(error, StreamError) and error.code == "unauthenticated"
     assert refused == [False, True, True, True, True]
+
+
+def test_a_token_that_is_always_the_same_is_no_reason_to_come_back_ever_faster(gateway: Gateway, cut: Wire, read: Open) -> None:
+    always = gateway.token(exp=int(time.time()) + 2)
+    error = read(token=lambda asked: always).ended()
+    assert isinstance(error, StreamError) and error.code == "unauthenticated"
+    assert cut.connections < 25
 
 
 def test_a_function_that_fails_is_asked_again(gateway: Gateway, read: Open) -> None:

@@ -19,8 +19,8 @@ export function webLocks(): Locks | undefined {
   return (globalThis as { navigator?: { locks?: Locks } }).navigator?.locks
 }
 
-/** Holds a lock of that name, when it is free, until what this answers is called. */
-export function hold(locks: Locks, name: string, held: () => void): () => void {
+/** Holds a lock of that name, when it is free, until what this answers is called. `refused`: where the page may have none. */
+export function hold(locks: Locks, name: string, held: () => void, refused = (): void => undefined): () => void {
   const abort = new AbortController()
   let release = (): void => abort.abort()
   locks
@@ -29,7 +29,9 @@ export function hold(locks: Locks, name: string, held: () => void): () => void {
       held()
       return released
     })
-    .catch(() => undefined)
+    .catch(() => {
+      if (!abort.signal.aborted) refused()
+    })
   return () => release()
 }
 

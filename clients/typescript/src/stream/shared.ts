@@ -90,17 +90,19 @@ export class SharedConnection implements Source {
     this.#channel.onmessage = ({ data }: { data: unknown }) => this.#hear(data as Message)
     ;(this.#channel as { unref?(): void }).unref?.()
     const locks = webLocks()
-    if (locks) {
-      // The tab's own lock first: by it the leader knows that the tab is gone.
-      this.#stop.push(
-        hold(locks, `${this.#name} tab ${this.#tab}`, () => {
-          if (!this.#channel) return
-          this.#election = new ByLock(locks, this.#name, (term) => this.#lead(term))
-          this.#tell({ kind: 'hello' })
-        }),
-      )
-      return
+    if (!locks) return this.#stand()
+    const own = (): void => {
+      if (!this.#channel) return
+      this.#election = new ByLock(locks, this.#name, (term) => this.#lead(term))
+      this.#tell({ kind: 'hello' })
     }
+    // The tab's own lock first: by it the leader knows that the tab is gone.
+    this.#stop.push(hold(locks, `${this.#name} tab ${this.#tab}`, own, () => this.#stand()))
+  }
+
+  /** Without locks. */
+  #stand(): void {
+    if (!this.#channel) return
     this.#election = new ByClaim(this.#tab, {
       lead: (term) => this.#lead(term),
       beat: (term) => this.#tell({ kind: 'leader', term }),

@@ -11,6 +11,8 @@ import { WebSocketLink } from './websocket.js';
 const GOOD_MS = 10_000;
 /** Without a subscription it stays so long, because the next page or component may have one. */
 const LINGER_MS = 1_000;
+/** A token that was good for so long was another one. */
+const RENEWAL_MS = 1_000;
 /** After so long by Server-Sent Events a WebSocket is tried again. */
 const TRUST_MS = 600_000;
 /** Nobody is let in with what is refused so often. */
@@ -252,8 +254,8 @@ export class Connection {
         if (this.#held.size === 0)
             return this.#set({ state: 'idle' });
         const pause = Math.max(this.#backoff.nextMs(), lost.retryMs ?? 0, whatNext === 'later' ? LATER_MS * (1 + Math.random()) : 0);
-        // A renewal is no failure, and at once.
-        const wait = whatNext === 'renew' && wasOpen && lost.retryMs === 0 ? 0 : pause;
+        // A renewal is no failure, and at once; but for one that is due again and again, because the token is always the same.
+        const wait = whatNext === 'renew' && openMs >= RENEWAL_MS && lost.retryMs === 0 ? 0 : pause;
         this.#set({ state: 'waiting', reason: lost.reason, retryAt: Date.now() + wait });
         this.#stopTimer = later(wait, () => this.#connect(), true);
     }

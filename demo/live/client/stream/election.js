@@ -4,8 +4,8 @@ import { later } from './link.js';
 export function webLocks() {
     return globalThis.navigator?.locks;
 }
-/** Holds a lock of that name, when it is free, until what this answers is called. */
-export function hold(locks, name, held) {
+/** Holds a lock of that name, when it is free, until what this answers is called. `refused`: where the page may have none. */
+export function hold(locks, name, held, refused = () => undefined) {
     const abort = new AbortController();
     let release = () => abort.abort();
     locks
@@ -14,7 +14,10 @@ export function hold(locks, name, held) {
         held();
         return released;
     })
-        .catch(() => undefined);
+        .catch(() => {
+        if (!abort.signal.aborted)
+            refused();
+    });
     return () => release();
 }
 export class ByLock {

@@ -72,16 +72,21 @@ export class SharedConnection {
         this.#channel.onmessage = ({ data }) => this.#hear(data);
         this.#channel.unref?.();
         const locks = webLocks();
-        if (locks) {
-            // The tab's own lock first: by it the leader knows that the tab is gone.
-            this.#stop.push(hold(locks, `${this.#name} tab ${this.#tab}`, () => {
-                if (!this.#channel)
-                    return;
-                this.#election = new ByLock(locks, this.#name, (term) => this.#lead(term));
-                this.#tell({ kind: 'hello' });
-            }));
+        if (!locks)
+            return this.#stand();
+        const own = () => {
+            if (!this.#channel)
+                return;
+            this.#election = new ByLock(locks, this.#name, (term) => this.#lead(term));
+            this.#tell({ kind: 'hello' });
+        };
+        // The tab's own lock first: by it the leader knows that the tab is gone.
+        this.#stop.push(hold(locks, `${this.#name} tab ${this.#tab}`, own, () => this.#stand()));
+    }
+    /** Without locks. */
+    #stand() {
+        if (!this.#channel)
             return;
-        }
         this.#election = new ByClaim(this.#tab, {
             lead: (term) => this.#lead(term),
             beat: (term) => this.#tell({ kind: 'leader', term }),

@@ -15,6 +15,8 @@ State = Literal["connecting", "resyncing", "live", "waiting", "closed"]
 FIRST_PAUSE_S = 0.25
 # A connection that was good for so long starts its pauses anew.
 GOOD_S = 10.0
+# A token that was good for so long was another one.
+RENEWAL_S = 1.0
 # Nobody is let in with what is refused so often.
 REFUSALS = 5
 LATER_S = 2.0
@@ -151,7 +153,8 @@ class Course:
     def pause_s(self, lost: Lost) -> float:
         """How long to wait before it comes back. Raises StreamError where it is not to."""
         was_open = self._opened_at is not None
-        if self._opened_at is not None and time.monotonic() - self._opened_at >= GOOD_S:
+        open_s = time.monotonic() - self._opened_at if self._opened_at is not None else 0.0
+        if open_s >= GOOD_S:
             self._backoff.reset()
         code = lost.code
         if 4200 <= code < 4300:
@@ -162,7 +165,8 @@ class Course:
             if self._refusals >= REFUSALS:
                 raise StreamError("unauthenticated", f"refused {REFUSALS} times: {lost}")
         self.set("waiting", str(lost))
-        if is_renewal and was_open:
+        if is_renewal and open_s >= RENEWAL_S:
+            # No failure, and at once; but for one that is due again and again, because the token is always the same.
             return 0.0
         later = LATER_S * random.uniform(1, 2) if code in (429, 503) or 4300 <= code < 4400 else 0.0
         return max(self._backoff.next(), lost.retry_s, later)
