@@ -1,6 +1,7 @@
 """The demo's live page in Chromium: the roll-up moves, the connection is cut, the server is restarted, and the page is as the table."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -186,3 +187,26 @@ def test_what_is_not_the_pages_is_refused(bank):
     assert httpx.post(f"{url}ticket").status_code == 403
     assert httpx.get(f"{url}../../tools/demo.py").status_code == 404
     assert httpx.get(f"{url}%2e%2e/rollup.sql").status_code == 404
+
+
+def test_the_demo_leaves_a_page_which_ends_with_it(make_cluster, tmp_path, capsys):
+    import httpx
+
+    cluster = make_cluster({"pushy.gateway_program": PROGRAM})
+    demo = Demo(cluster, cluster.database("shop"))
+    cluster.run("pgbench", "-i", "-q", "-s", 1, *demo.where())
+    demo.play_file("rollup.sql")
+    demo_page.play(demo, tmp_path, print)
+    url = re.search(r"http://127\.0\.0\.1:\d+/", capsys.readouterr().out)[0]
+    assert "A bank, live" in httpx.get(url).text
+    now = httpx.get(f"{url}now").json()
+    assert [branch["branch"] for branch in now["branches"]] == [1]
+    Ways(int(now["gateway"].rpartition(":")[2])).wait_ready(cluster.log.tail)
+    origin = {"Origin": url.removesuffix("/")}
+    assert httpx.post(f"{url}write", headers=origin, json={"pace": 20}).json() == {"pace": 20}
+    assert httpx.post(f"{url}write", headers=origin, json={"pace": 10**9}).json() == {"pace": 0}
+    assert httpx.post(f"{url}write", headers=origin, json={"pace": 20}).json() == {"pace": 20}
+    demo_page.end(tmp_path)
+    wait_for("pgbench to be gone", lambda: demo.shop.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'"), lambda left: left == 0)
+    with pytest.raises(httpx.TransportError):
+        wait_for("the page to be gone", lambda: httpx.get(url).status_code, lambda _: False)

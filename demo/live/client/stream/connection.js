@@ -170,9 +170,13 @@ export class Connection {
             position: mine((cursor) => this.#said([...this.#held.keys()], { type: 'position', cursor })),
             expiring: mine(() => void this.#renew(attempt, new Backoff(1_000))),
             renewalRefused: mine((code) => {
+                if (!this.#hasOpened)
+                    return;
                 // Another subject's, for example: another connection is let in with it, or is not.
-                if (this.#hasOpened)
-                    this.#lost({ code: 4100, reason: code });
+                if (!(code in PASSING) || code === 'unauthenticated')
+                    return this.#lost({ code: 4100, reason: code });
+                this.#stopRenewal();
+                this.#stopRenewal = later(LATER_MS, () => void this.#renew(attempt, new Backoff(LATER_MS)));
             }),
             lost: mine((lost) => this.#lost(lost)),
         };

@@ -13,7 +13,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("pushy.stream needs httpx: pip install 'pushy-worker[stream]'") from missing
 
-from ..backoff import Backoff
+from ..backoff import MOST_S, Backoff
 from .course import FIRST_PAUSE_S, Asked, Course, Lost, State
 from .events import Notice, Resync
 
@@ -46,6 +46,7 @@ class _Reader(Generic[F]):
         ticket: F | None = None,
         on_state: Callable[[State], object] | None = None,
         first_pause: float = FIRST_PAUSE_S,
+        most_pause: float = MOST_S,
     ) -> None:
         fetch = token or ticket
         if fetch is None or (token and ticket):
@@ -53,7 +54,7 @@ class _Reader(Generic[F]):
         kind: Literal["token", "ticket"] = "token" if token else "ticket"
         self._fetch: F = fetch
         self._url = url.rstrip("/") + "/events"
-        self._course = Course(channel, topics, after, latest, kind, on_state, Backoff(first_pause))
+        self._course = Course(channel, topics, after, latest, kind, on_state, Backoff(first_pause, most_pause))
         self._begin()
 
     def _begin(self) -> None:
