@@ -155,9 +155,16 @@ ALTER TABLE pushy_internal.watch ADD COLUMN topic_expr text;
 ALTER TABLE pushy_internal.oversize_notice ADD COLUMN topic text;
 ALTER TABLE pushy_internal.subscription ADD COLUMN topics text[];
 
--- Functions with other arguments than before
-DROP FUNCTION pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean);
-DROP FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole);
+-- Functions with other arguments, or answers, than before. Views, defaults and bodies of others hold on to them by number, so each is made
+-- beside the old one, and what it is becomes the old one's below.
+ALTER FUNCTION pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean) RENAME TO queue_register_before;
+ALTER FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole) RENAME TO queue_alter_before;
+ALTER FUNCTION pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text) RENAME TO watch_before;
+ALTER FUNCTION pushy.notify(text, text, text) RENAME TO notify_before;
+ALTER FUNCTION pushy.subscription_create(text, text[], text, boolean) RENAME TO subscription_create_before;
+ALTER FUNCTION pushy.subscription_read(text, int, text) RENAME TO subscription_read_before;
+ALTER FUNCTION pushy_internal.queue_statistics(int) RENAME TO queue_statistics_before;
+ALTER FUNCTION pushy_internal.subscription_rows() RENAME TO subscription_rows_before;
 
 CREATE FUNCTION pushy.queue_register(
   queue text,
@@ -198,11 +205,6 @@ CREATE FUNCTION pushy.queue_alter(
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_alter_v2';
 COMMENT ON FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole, interval) IS
   'Changes some options of a queue and leaves the others as they are. Arguments are those of pushy.queue_register, where 0 is none and NULL leaves it (concurrency => 0 lifts the limit), and owner, another role, which the caller may become and which may become run_as; a superuser says it where the owner was dropped. The next pushy.queue_register sets all of it anew, but for the owner. For the queue''s owner.';
-
-DROP FUNCTION pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text);
-DROP FUNCTION pushy.notify(text, text, text);
-DROP FUNCTION pushy.subscription_create(text, text[], text, boolean);
-DROP FUNCTION pushy.subscription_read(text, int, text);
 
 CREATE FUNCTION pushy.watch(
   relation regclass,
@@ -253,6 +255,94 @@ CREATE FUNCTION pushy.subscription_read(
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_subscription_read_v2';
 COMMENT ON FUNCTION pushy.subscription_read(text, int, text) IS
   'The next notices of a subscription, max_notices of them at most (0: none), after the last one acknowledged or after the cursor given. They come again until pushy.subscription_ack; a transaction that has read keeps other sessions from the subscription until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. A payload too long for NOTIFY is a reference ("notice": id) that pushy.notice resolves; at is when the relay met the notice; for the subscription''s owner.';
+
+CREATE FUNCTION pushy_internal.queue_statistics(
+  queue_id int,
+  OUT running int,
+  OUT enqueued bigint,
+  OUT completed bigint,
+  OUT failed bigint,
+  OUT retried bigint,
+  OUT discarded bigint,
+  OUT cancelled bigint,
+  OUT given_back bigint,
+  OUT run_again bigint,
+  OUT parked bigint,
+  OUT batches bigint,
+  OUT rate_1m double precision,
+  OUT wait_p50 interval,
+  OUT wait_p95 interval,
+  OUT wait_p99 interval,
+  OUT run_mean interval,
+  OUT run_p50 interval,
+  OUT run_p95 interval,
+  OUT run_p99 interval,
+  OUT snoozed bigint)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_queue_statistics_v2';
+COMMENT ON FUNCTION pushy_internal.queue_statistics(int) IS
+  'Counters of a queue, from shared memory; behind pushy.stats. No row for one that the caller may not monitor, or that does not exist.';
+
+CREATE FUNCTION pushy_internal.subscription_rows(
+  OUT name text,
+  OUT owner name,
+  OUT channels text[],
+  OUT queue text,
+  OUT cursor text,
+  OUT lag_notices bigint,
+  OUT lag_bytes bigint,
+  OUT lag interval,
+  OUT resync boolean,
+  OUT stopped text,
+  OUT state text,
+  OUT fix text,
+  OUT created_at timestamptz,
+  OUT acked_at timestamptz,
+  OUT topics text[])
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_subscription_rows_v2';
+COMMENT ON FUNCTION pushy_internal.subscription_rows() IS
+  'Subscriptions that the caller owns, all of them for pg_read_all_stats; behind pushy.subscriptions.';
+
+DO $$
+DECLARE
+  changed pg_catalog.record;
+  made pg_catalog.record;
+  said pg_catalog.text;
+BEGIN
+  FOR changed IN
+    SELECT old.oid, old.new::pg_catalog.regprocedure AS new
+      FROM ROWS FROM (pg_catalog.unnest(ARRAY[
+        'pushy.queue_register_before(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean)',
+        'pushy.queue_alter_before(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole)',
+        'pushy.watch_before(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text)',
+        'pushy.notify_before(text, text, text)',
+        'pushy.subscription_create_before(text, text[], text, boolean)',
+        'pushy.subscription_read_before(text, int, text)',
+        'pushy_internal.queue_statistics_before(int)',
+        'pushy_internal.subscription_rows_before()']::pg_catalog.regprocedure[]::pg_catalog.oid[]), pg_catalog.unnest(ARRAY[
+        'pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, interval)',
+        'pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole, interval)',
+        'pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text, text)',
+        'pushy.notify(text, text, text, text)',
+        'pushy.subscription_create(text, text[], text, boolean, text[], text)',
+        'pushy.subscription_read(text, int, text)',
+        'pushy_internal.queue_statistics(int)',
+        'pushy_internal.subscription_rows()']::pg_catalog.regprocedure[]::pg_catalog.oid[])) old (oid, new)
+  LOOP
+    SELECT p.* INTO STRICT made FROM pg_catalog.pg_proc p WHERE p.oid OPERATOR(pg_catalog.=) changed.new;
+    said := pg_catalog.obj_description(made.oid, 'pg_proc');
+    EXECUTE pg_catalog.format('DROP FUNCTION %s', changed.new);
+    -- New arguments have defaults and stand behind the old ones, as new columns of answers do: a call that was read before is the same call.
+    UPDATE pg_catalog.pg_proc SET
+      proname = made.proname, pronargs = made.pronargs, pronargdefaults = made.pronargdefaults, proargtypes = made.proargtypes,
+      proallargtypes = made.proallargtypes, proargmodes = made.proargmodes, proargnames = made.proargnames, proargdefaults = made.proargdefaults,
+      procost = made.procost, prorows = made.prorows, provolatile = made.provolatile, proparallel = made.proparallel, prosrc = made.prosrc
+     WHERE oid OPERATOR(pg_catalog.=) changed.oid;
+    UPDATE pg_catalog.pg_description SET description = said
+     WHERE classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
+       AND objoid OPERATOR(pg_catalog.=) changed.oid AND objsubid OPERATOR(pg_catalog.=) 0;
+  END LOOP;
+END
+$$;
 
 -- Reading without a subscription.
 
@@ -369,54 +459,6 @@ COMMENT ON FUNCTION pushy.queue_channel(text) IS
   'Answers what to write after LISTEN to hear when a queue for workers outside has work and had none. It is told once, until somebody has claimed, so claim after LISTEN and after each notice, until nothing comes. It changes with the queue''s name. Needs privilege claim.';
 
 -- Views. Columns are added behind those that were there, because views of others may stand on these.
-ALTER FUNCTION pushy_internal.queue_statistics(int) RENAME TO queue_statistics_before;
-CREATE FUNCTION pushy_internal.queue_statistics(
-  queue_id int,
-  OUT running int,
-  OUT enqueued bigint,
-  OUT completed bigint,
-  OUT failed bigint,
-  OUT retried bigint,
-  OUT discarded bigint,
-  OUT cancelled bigint,
-  OUT given_back bigint,
-  OUT run_again bigint,
-  OUT parked bigint,
-  OUT batches bigint,
-  OUT rate_1m double precision,
-  OUT wait_p50 interval,
-  OUT wait_p95 interval,
-  OUT wait_p99 interval,
-  OUT run_mean interval,
-  OUT run_p50 interval,
-  OUT run_p95 interval,
-  OUT run_p99 interval,
-  OUT snoozed bigint)
-RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_queue_statistics_v2';
-COMMENT ON FUNCTION pushy_internal.queue_statistics(int) IS
-  'Counters of a queue, from shared memory; behind pushy.stats. No row for one that the caller may not monitor, or that does not exist.';
-
-ALTER FUNCTION pushy_internal.subscription_rows() RENAME TO subscription_rows_before;
-CREATE FUNCTION pushy_internal.subscription_rows(
-  OUT name text,
-  OUT owner name,
-  OUT channels text[],
-  OUT queue text,
-  OUT cursor text,
-  OUT lag_notices bigint,
-  OUT lag_bytes bigint,
-  OUT lag interval,
-  OUT resync boolean,
-  OUT stopped text,
-  OUT state text,
-  OUT fix text,
-  OUT created_at timestamptz,
-  OUT acked_at timestamptz,
-  OUT topics text[])
-RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_subscription_rows_v2';
-COMMENT ON FUNCTION pushy_internal.subscription_rows() IS
-  'Subscriptions that the caller owns, all of them for pg_read_all_stats; behind pushy.subscriptions.';
-
 CREATE OR REPLACE VIEW pushy.subscriptions WITH (security_barrier) AS
 SELECT s.name, s.owner,
        CASE WHEN s.channels IS NOT NULL
@@ -708,8 +750,6 @@ SELECT u.queue, u.running, u.enqueued, u.completed, u.failed, u.retried, u.disca
         UNION ALL
         SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest, NULL
           FROM pushy_internal.log_bounds() l) u;
-
-DROP FUNCTION pushy_internal.queue_statistics_before(int);
 
 CREATE VIEW pushy.leases WITH (security_barrier) AS
 SELECT s.job_id,
@@ -1055,16 +1095,9 @@ BEGIN
     SELECT 'ROUTINE', 'ROUTINE', p.oid::pg_catalog.regprocedure::pg_catalog.text, p.proacl
       FROM pg_catalog.pg_proc p
      WHERE p.oid OPERATOR(pg_catalog.=) ANY (ARRAY[
-             'pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, interval)',
-             'pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole, interval)',
-             'pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text, text)',
-             'pushy.notify(text, text, text, text)',
-             'pushy.subscription_create(text, text[], text, boolean, text[], text)',
-             'pushy.subscription_read(text, int, text)',
              'pushy.log_position()',
              'pushy_internal.log_read(text, text[], text[], int)',
              'pushy_internal.log_wait(text, text[], text[], interval, boolean)',
-             'pushy_internal.subscription_rows()',
              'pushy.job_checkpoint(jsonb)',
              'pushy.job_snooze(interval, timestamptz, text)',
              'pushy.job_discard(text)',
@@ -1115,15 +1148,8 @@ GRANT USAGE ON TYPE pushy.claimed_job TO PUBLIC;
 GRANT SELECT ON pushy.leases, pushy.job_logs, pushy.sockets TO PUBLIC;
 GRANT SELECT, INSERT ON pushy_internal.lease, pushy_internal.job_log, pushy_internal.checkpoint TO pg_database_owner;
 GRANT EXECUTE ON FUNCTION
-  pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, interval),
-  pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole, interval),
-  pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text, text),
-  pushy.notify(text, text, text, text),
-  pushy.subscription_create(text, text[], text, boolean, text[], text),
-  pushy.subscription_read(text, int, text),
   pushy.log_position(),
   pushy_internal.log_read(text, text[], text[], int),
-  pushy_internal.subscription_rows(),
   pushy.job_checkpoint(jsonb),
   pushy.job_snooze(interval, timestamptz, text),
   pushy.job_discard(text),

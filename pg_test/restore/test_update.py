@@ -115,21 +115,6 @@ def test_every_archived_version_is_updated_to_what_the_present_script_makes(inst
             assert made_by_update(server, version, OWN) == made_at_once(server, OWN), version
 
 
-@pytest.mark.parametrize("declared", [
-    "CREATE TABLE kept (n int, j pushy.job)", "CREATE TABLE kept (n int, j pushy.job[])",
-    "CREATE TABLE kept (n int, j pushy.job) PARTITION BY LIST (n)", "CREATE MATERIALIZED VIEW kept AS SELECT NULL::pushy.job AS j"])
-def test_an_update_that_a_column_is_in_the_way_of_says_so_and_what_to_do(installed, server, declared):
-    versions.put_script(installed, "0.1.0", versions.script("0.1.0"))
-    db = server.database(extension=False)
-    db.sql(f"CREATE EXTENSION pushy VERSION '0.1.0'; {declared}")
-    with pytest.raises(psycopg.Error) as refused:
-        db.sql(f"ALTER EXTENSION pushy UPDATE TO '{OWN}'")
-    assert refused.value.sqlstate == REFUSED
-    assert refused.value.diag.message_primary == "column j of public.kept has type pushy.job, to which the update adds an attribute"
-    assert ("Drop materialized view" in refused.value.diag.message_hint) == ("VIEW" in declared)
-    assert db.value("SELECT extversion FROM pg_extension WHERE extname = 'pushy'") == "0.1.0"
-
-
 def test_an_update_takes_tables_of_the_type_views_and_functions_with_it(installed, server):
     versions.put_script(installed, "0.1.0", versions.script("0.1.0"))
     db = server.database(extension=False)

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use pushy_core::version::Fit;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::installation::columns_of_job;
+use crate::installation::in_the_way;
 use crate::pg::{database, ereport, identity, script, table_lock, transaction};
 use crate::shared::cancels::Promise;
 use crate::shared::database::{DatabaseSlot, Look, Presence, NEVER};
@@ -20,7 +20,7 @@ sql_function!(pushy_script_begins_v1, |_call| {
         return Err(script::refused(Fit::LibraryIsOlder));
     }
     table_lock::say_who_has_prepared()?;
-    columns_of_job::require_none()?;
+    in_the_way::require_nothing()?;
     identity::send_script_changed();
     if shared::get().is_some_and(|shared| shared.ensure_database(database::current()).is_some()) {
         pending::presence(Presence::Unknown);

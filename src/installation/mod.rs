@@ -1,8 +1,8 @@
 //! The extension in a database: made, dropped, and its tables kept from writes that are not Pushy's.
 
-mod columns_of_job;
 mod created;
 mod here_already;
+mod in_the_way;
 mod loaded;
 mod loading;
 mod passed_over;

@@ -1,5 +1,5 @@
 //! C symbols of functions that have another signature by now. An archived script names them, so pg_upgrade makes its functions
-//! with them; whoever calls one is told to update the script.
+//! with them; whoever calls one is told to update the script, which gives the functions others.
 
 use crate::errors::Result;
 use crate::pg::function::Answer;

@@ -29,14 +29,14 @@ impl Call {
         Self { fcinfo }
     }
 
-    /// The raw argument, NULL as None.
+    /// The raw argument, NULL as None. So is one that was not passed, because an aggregate of somebody's, made when the function had fewer
+    /// arguments, passes those: new ones stand behind the old ones, and NULL is 'not said'.
     pub fn datum(self, index: usize) -> Option<pg_sys::Datum> {
-        // SAFETY: fcinfo is valid (see new); the index is checked against nargs.
+        // SAFETY: fcinfo is valid (see new); the slice ends at nargs.
         unsafe {
-            let nargs = (*self.fcinfo).nargs as usize;
-            assert!(index < nargs, "argument {index} of {nargs}");
-            let args = (*self.fcinfo).args.as_slice(nargs);
-            (!args[index].isnull).then_some(args[index].value)
+            let args = (*self.fcinfo).args.as_slice((*self.fcinfo).nargs as usize);
+            let argument = args.get(index)?;
+            (!argument.isnull).then_some(argument.value)
         }
     }
 
