@@ -466,53 +466,33 @@ SELECT s.name, s.owner,
        s.channels AS channel_names, s.queue, s.cursor, s.lag_notices, s.lag_bytes, s.lag, s.resync, s.stopped, s.state, s.fix, s.created_at, s.acked_at, s.topics
   FROM pushy_internal.subscription_rows() s;
 
-DROP FUNCTION pushy_internal.subscription_rows_before();
+CREATE FUNCTION pushy_internal.watch_visible(
+  watch_id int, home_system bigint, home_database oid, home_extension oid, relation oid, owner oid)
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_visible_v1';
+COMMENT ON FUNCTION pushy_internal.watch_visible(int, bigint, oid, oid, oid, oid) IS
+  'Internal: whether the caller has made a watch or could make one of its table; the filter of the view pushy.watches.';
 
-CREATE OR REPLACE VIEW pushy.watches WITH (security_barrier) AS
-SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.condition, u.payload, u.payload_expr, u.level, u.delivery, u.queue,
-       u.args_expr, u.merge, u.owner, u.state, u.fix, u.notices, u.jobs, u.errors, u.last_fired_at, u.last_error_at, u.topic_expr
-  FROM (
-  SELECT r.oid::pg_catalog.regclass AS relation,
-         -- As in pushy.jobs, CASE keeps equalities behind the filter.
-         CASE WHEN c.notices IS NOT NULL THEN w.name END AS name,
-         CASE WHEN c.notices IS NOT NULL AND w.channel IS NOT NULL THEN pushy.channel_ident(w.channel) END AS channel,
-         CASE WHEN c.notices IS NOT NULL THEN w.channel END AS channel_name,
-         w.events,
-         w.columns::pg_catalog.text[] AS columns,  -- Drivers know no arrays of names (node-postgres gives a text).
-         CASE WHEN c.notices IS NOT NULL THEN w.condition END AS condition,
-         CASE WHEN c.notices IS NOT NULL THEN w.payload END AS payload,
-         CASE WHEN c.notices IS NOT NULL THEN w.payload_expr END AS payload_expr,
-         CASE WHEN c.notices IS NOT NULL THEN w.level END AS level,
-         CASE WHEN c.notices IS NOT NULL AND w.channel IS NOT NULL THEN COALESCE(w.delivery, 'relay') END AS delivery,
-         CASE WHEN c.notices IS NOT NULL THEN w.queue END AS queue,
-         CASE WHEN c.notices IS NOT NULL THEN w.args_expr END AS args_expr,
-         w.merge,
-         CASE WHEN c.notices IS NULL THEN NULL
-              WHEN h.is_home
-              THEN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) w.owner)
-              ELSE w.owner_name END AS owner,
-         s.state,
-         CASE
-           WHEN (s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL OR s.has_lost) AND y.missing IS NOT NULL
+CREATE FUNCTION pushy_internal.watch_mend(w pushy_internal.watch, relation oid, has_lost boolean)
+RETURNS text LANGUAGE sql STABLE PARALLEL UNSAFE COST 1 SET jit = off
+BEGIN ATOMIC
+  SELECT CASE
+           WHEN y.missing IS NOT NULL
              THEN pg_catalog.format('Declare it again with pushy.watch without what is no column of %s any more: %s; or end it: SELECT pushy.unwatch(%L, %L)',
-                                    r.oid::pg_catalog.regclass, y.missing, r.oid::pg_catalog.regclass, w.name)
-           WHEN s.has_lost
-             THEN pg_catalog.format('Declare it again with pushy.watch; or end it: SELECT pushy.unwatch(%L, %L)', r.oid::pg_catalog.regclass, w.name)
-           WHEN s.state OPERATOR(pg_catalog.=) ANY ('{elsewhere,paused}'::pg_catalog.text[])
-             THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
-           WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND z.missing IS NOT NULL
+                                    relation::pg_catalog.regclass, y.missing, relation::pg_catalog.regclass, w.name)
+           WHEN has_lost
+             THEN pg_catalog.format('Declare it again with pushy.watch; or end it: SELECT pushy.unwatch(%L, %L)', relation::pg_catalog.regclass, w.name)
+           WHEN z.missing IS NOT NULL
              THEN pg_catalog.format('Create what its expressions use and is gone, %s, and declare it again with pushy.watch, or declare it without; or end it: SELECT pushy.unwatch(%L, %L)',
-                                    z.missing, r.oid::pg_catalog.regclass, w.name)
+                                    z.missing, relation::pg_catalog.regclass, w.name)
            -- A statement for its maker only: whoever else ran it would be the maker of words that somebody else wrote.
-           WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL
-                AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles m WHERE m.oid OPERATOR(pg_catalog.=) w.owner AND m.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
+           WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles m WHERE m.oid OPERATOR(pg_catalog.=) w.owner AND m.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
              THEN pg_catalog.format('%s again with pushy.watch; or end it: SELECT pushy.unwatch(%L, %L)',
                                     COALESCE((SELECT pg_catalog.format('Who declared it, %I, declares it', o.rolname)
                                                 FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) w.owner),
                                              'Who declared it is gone: the table''s owner, or a superuser, ends it and declares it'),
-                                    r.oid::pg_catalog.regclass, w.name)
-           WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN COALESCE(c.fix, pg_catalog.format('SELECT pushy.watch(%s)', pg_catalog.concat_ws(', ',
-             pg_catalog.format('%L, events => %L', r.oid::pg_catalog.regclass, w.events),
+                                    relation::pg_catalog.regclass, w.name)
+           ELSE pg_catalog.format('SELECT pushy.watch(%s)', pg_catalog.concat_ws(', ',
+             pg_catalog.format('%L, events => %L', relation::pg_catalog.regclass, w.events),
              CASE WHEN w.channel IS NOT NULL AND COALESCE(w.named_by, '') OPERATOR(pg_catalog.<>) 'table' THEN pg_catalog.format('channel => %L', pushy.channel_ident(w.channel)) END,
              CASE WHEN w.columns IS NOT NULL THEN pg_catalog.format('columns => %L', w.columns) END,
              CASE WHEN w.condition IS NOT NULL THEN pg_catalog.format('condition => %L', w.condition) END,
@@ -524,79 +504,10 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
              CASE WHEN w.args_expr IS NOT NULL THEN pg_catalog.format('args_expr => %L', w.args_expr) END,
              CASE WHEN w.topic_expr IS NOT NULL THEN pg_catalog.format('topic_expr => %L', w.topic_expr) END,
              CASE WHEN w.merge THEN 'merge => true' END,
-             CASE WHEN w.named_by IS NULL THEN pg_catalog.format('name => %L', w.name) END)))
-           WHEN s.state OPERATOR(pg_catalog.=) 'no_relay' THEN COALESCE(o.fix, o.reason)
-           ELSE t.enable
-         END AS fix,
-         c.notices,
-         c.jobs,
-         c.errors,
-         c.last_fired_at,
-         c.last_error_at,
-         CASE WHEN c.notices IS NOT NULL THEN w.topic_expr END AS topic_expr
-    FROM (
-     -- Others' watches are left out before anything more is asked of them. OFFSET keeps that in this order.
-     SELECT w.* FROM pushy_internal.watch w
-      WHERE (SELECT c.notices FROM pushy_internal.watch_counts(w.watch_id) c) IS NOT NULL OFFSET 0) w
-   CROSS JOIN LATERAL (SELECT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h
-   -- Numbers mean something at home only.
-    JOIN pg_catalog.pg_class r
-      ON r.oid OPERATOR(pg_catalog.=) CASE WHEN h.is_home THEN w.relation
-                                           ELSE pushy_internal.watch_elsewhere(w.watch_id) END
-   CROSS JOIN LATERAL pushy_internal.watch_counts(w.watch_id) c
-   CROSS JOIN pushy_internal.relay_obstacle() o
-   -- What the arguments of its triggers, and of their copies on partitions, begin with.
-   CROSS JOIN LATERAL (
-     SELECT (w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')) AS args) a
-   -- Its triggers, and those of them, on partitions too, that ALTER TABLE has kept from firing. pg_partition_tree() would wait for
-   -- whoever has locked a partition.
-   CROSS JOIN LATERAL (
-     SELECT pg_catalog.bool_or(f.disabled) AS disabled,
-            pg_catalog.string_agg(f.enable, '; ' ORDER BY f.relation) AS enable
-       FROM (SELECT g.tgrelid AS relation,
-                    pg_catalog.bool_or(g.tgenabled OPERATOR(pg_catalog.=) 'D'::pg_catalog."char" AND g.fires) AS disabled,
-                    pg_catalog.format('ALTER TABLE %s ', g.tgrelid::pg_catalog.regclass)
-                    OPERATOR(pg_catalog.||)
-                    pg_catalog.string_agg(pg_catalog.format('ENABLE TRIGGER %I', g.tgname), ', ' ORDER BY g.tgname)
-                      FILTER (WHERE g.tgenabled OPERATOR(pg_catalog.=) ANY ('{D,R}'::pg_catalog."char"[]) AND g.fires) AS enable
-               FROM (SELECT k.*,
-                            w.expression_trigger IS NULL
-                            OR k.oid OPERATOR(pg_catalog.<>) w.expression_trigger
-                               AND k.tgparentid OPERATOR(pg_catalog.<>) w.expression_trigger AS fires
-                       FROM pg_catalog.pg_trigger k
-                      WHERE k.tgrelid OPERATOR(pg_catalog.=) w.relation
-                         OR k.tgrelid OPERATOR(pg_catalog.=) ANY (
-                              ARRAY(WITH RECURSIVE below(oid) AS (
-                                      SELECT i.inhrelid FROM pg_catalog.pg_inherits i
-                                       WHERE i.inhparent OPERATOR(pg_catalog.=) r.oid AND r.relkind OPERATOR(pg_catalog.=) 'p'::pg_catalog."char"
-                                      UNION ALL
-                                      SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) b.oid)
-                                    SELECT b.oid FROM below b))) g
-              WHERE g.oid OPERATOR(pg_catalog.=) ANY (w.triggers)
-                 OR pg_catalog.substring(g.tgargs, 1, pg_catalog.length(a.args)) OPERATOR(pg_catalog.=) a.args
-                    AND g.tgparentid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
-                    AND g.tgfoid OPERATOR(pg_catalog.=) 'pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid
-              GROUP BY g.tgrelid) f) t
-   CROSS JOIN LATERAL (
-     SELECT CASE WHEN NOT h.is_home THEN 'elsewhere'
-                 WHEN NOT pushy_internal.watch_is_whole(w.relation, w.triggers, w.fingerprint) THEN 'broken'
-                 WHEN c.fix IS NOT NULL THEN 'broken'
-                 WHEN w.paused THEN 'paused'
-                 WHEN t.disabled THEN 'disabled'
-                 WHEN t.enable IS NOT NULL THEN 'replica'
-                 WHEN w.channel IS NOT NULL AND (w.delivery OPERATOR(pg_catalog.=) 'relay' OR w.delivery IS NULL AND o.can_come)
-                      AND o.reason IS NOT NULL THEN 'no_relay'
-                 ELSE 'active' END AS state,
-            -- It cannot be resumed, because it came without some of its triggers.
-            NOT h.is_home
-            AND (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger k
-                  WHERE k.tgrelid OPERATOR(pg_catalog.=) r.oid
-                    AND k.tgfoid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid, 'pushy.watch_statement()'::pg_catalog.regprocedure::pg_catalog.oid])
-                    AND k.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
-                    AND pg_catalog.substring(k.tgargs, 1, pg_catalog.length(a.args)) OPERATOR(pg_catalog.=) a.args)
-                OPERATOR(pg_catalog.<>) pg_catalog.cardinality(w.triggers) AS has_lost) s
+             CASE WHEN w.named_by IS NULL THEN pg_catalog.format('name => %L', w.name) END))
+         END
    -- What a watch that has lost triggers names and its table has not: DROP COLUMN with CASCADE takes the triggers with the column.
-   CROSS JOIN LATERAL (
+    FROM (
      SELECT pg_catalog.string_agg(pg_catalog.quote_ident(m.name), ', ' ORDER BY m.name) AS missing
        FROM (SELECT n.name::pg_catalog.text AS name FROM pg_catalog.unnest(w.columns) n(name)
               UNION
@@ -604,9 +515,8 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
                          ELSE pg_catalog.lower(x.found[1]) END
                FROM pg_catalog.regexp_matches(pg_catalog.concat_ws(' ', w.condition, w.payload_expr, w.args_expr, w.topic_expr),
                                               '[[:<:]](?:new|old)[)]?[.]("(?:[^"]|"")+"|[[:alpha:]_][[:alnum:]_$]*)', 'gi') x(found)) m
-      WHERE (s.state OPERATOR(pg_catalog.=) 'broken' OR s.has_lost)
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute d
-                         WHERE d.attrelid OPERATOR(pg_catalog.=) r.oid AND d.attname::pg_catalog.text OPERATOR(pg_catalog.=) m.name)) y
+      WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute d
+                         WHERE d.attrelid OPERATOR(pg_catalog.=) relation AND d.attname::pg_catalog.text OPERATOR(pg_catalog.=) m.name)) y
    -- And functions, types and operators, likewise, as far as words tell: what no schema has, outside of texts.
    CROSS JOIN LATERAL (
      SELECT pg_catalog.string_agg(DISTINCT m.what, ', ' ORDER BY m.what) AS missing
@@ -630,7 +540,136 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
           FROM pg_catalog.regexp_matches(e.words, '([-+*/<>=~!@#%^&|`?]+)', 'g') x(found)
          WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_operator p WHERE p.oprname::pg_catalog.text OPERATOR(pg_catalog.=) x.found[1])
            AND x.found[1] OPERATOR(pg_catalog.!~) '^(!=|=>)$|--|/[*]|[*]/') m
-      WHERE s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND y.missing IS NULL) z
+      WHERE NOT has_lost AND y.missing IS NULL) z;
+END;
+COMMENT ON FUNCTION pushy_internal.watch_mend(pushy_internal.watch, oid, boolean) IS
+  'Internal: what to do about a watch that has lost a trigger, or come without some of them, behind the view pushy.watches.';
+
+CREATE FUNCTION pushy_internal.watch_state(
+  w pushy_internal.watch,
+  queue_fix text,
+  no_relay text,
+  relay_fix text,
+  relay_can_come boolean,
+  OUT relation oid,
+  OUT owner name,
+  OUT state text,
+  OUT fix text)
+RETURNS SETOF record LANGUAGE sql STABLE PARALLEL UNSAFE COST 1 ROWS 1 SET jit = off
+BEGIN ATOMIC
+  SELECT r.oid,
+         CASE WHEN h.is_home
+              THEN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) w.owner)
+              ELSE w.owner_name END,
+         s.state,
+         CASE
+           WHEN s.state OPERATOR(pg_catalog.=) 'active' THEN NULL
+           WHEN s.has_lost OR s.state OPERATOR(pg_catalog.=) 'broken' AND queue_fix IS NULL
+             THEN pushy_internal.watch_mend(w, r.oid, s.has_lost)
+           WHEN s.state OPERATOR(pg_catalog.=) ANY ('{elsewhere,paused}'::pg_catalog.text[])
+             THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
+           WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN queue_fix
+           WHEN s.state OPERATOR(pg_catalog.=) 'no_relay' THEN COALESCE(relay_fix, no_relay)
+           ELSE t.enable
+         END
+    FROM (SELECT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home OFFSET 0) h
+   -- Numbers mean something at home only.
+    JOIN pg_catalog.pg_class r
+      ON r.oid OPERATOR(pg_catalog.=) CASE WHEN h.is_home THEN w.relation
+                                           ELSE pushy_internal.watch_elsewhere(w.watch_id) END
+   -- What the arguments of its triggers, and of their copies on partitions, begin with.
+   CROSS JOIN LATERAL (
+     SELECT (w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')) AS args) a
+   CROSS JOIN LATERAL (
+     SELECT CASE WHEN r.relkind OPERATOR(pg_catalog.=) 'p'::pg_catalog."char"
+                 THEN ARRAY(WITH RECURSIVE below(oid) AS (
+                              SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent OPERATOR(pg_catalog.=) r.oid
+                              UNION ALL
+                              SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) b.oid)
+                            SELECT b.oid FROM below b)
+                 ELSE '{}'::pg_catalog.oid[] END AS below OFFSET 0) b
+   -- Its triggers, and those of them, on partitions too, that ALTER TABLE has kept from firing. pg_partition_tree() would wait for
+   -- whoever has locked a partition.
+   CROSS JOIN LATERAL (
+     SELECT pg_catalog.bool_or(f.disabled) AS disabled,
+            pg_catalog.string_agg(f.enable, '; ' ORDER BY f.relation) AS enable
+       FROM (SELECT g.tgrelid AS relation,
+                    pg_catalog.bool_or(g.tgenabled OPERATOR(pg_catalog.=) 'D'::pg_catalog."char" AND g.fires) AS disabled,
+                    pg_catalog.format('ALTER TABLE %s ', g.tgrelid::pg_catalog.regclass)
+                    OPERATOR(pg_catalog.||)
+                    pg_catalog.string_agg(pg_catalog.format('ENABLE TRIGGER %I', g.tgname), ', ' ORDER BY g.tgname)
+                      FILTER (WHERE g.tgenabled OPERATOR(pg_catalog.=) ANY ('{D,R}'::pg_catalog."char"[]) AND g.fires) AS enable
+               FROM (SELECT k.*,
+                            w.expression_trigger IS NULL
+                            OR k.oid OPERATOR(pg_catalog.<>) w.expression_trigger
+                               AND k.tgparentid OPERATOR(pg_catalog.<>) w.expression_trigger AS fires
+                       FROM (SELECT m.oid, m.tgrelid, m.tgname, m.tgenabled, m.tgparentid FROM pg_catalog.pg_trigger m
+                              WHERE m.oid OPERATOR(pg_catalog.=) ANY (w.triggers)
+                                AND (m.tgrelid OPERATOR(pg_catalog.=) w.relation OR m.tgrelid OPERATOR(pg_catalog.=) ANY (b.below))
+                             UNION
+                             SELECT m.oid, m.tgrelid, m.tgname, m.tgenabled, m.tgparentid FROM pg_catalog.pg_trigger m
+                              WHERE m.tgrelid OPERATOR(pg_catalog.=) ANY (b.below)
+                                AND pg_catalog.substring(m.tgargs, 1, pg_catalog.length(a.args)) OPERATOR(pg_catalog.=) a.args
+                                AND m.tgparentid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
+                                AND m.tgfoid OPERATOR(pg_catalog.=) 'pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid) k) g
+              GROUP BY g.tgrelid) f) t
+   CROSS JOIN LATERAL (
+     SELECT CASE WHEN NOT h.is_home THEN 'elsewhere'
+                 WHEN NOT pushy_internal.watch_is_whole(w.relation, w.triggers, w.fingerprint) THEN 'broken'
+                 WHEN queue_fix IS NOT NULL THEN 'broken'
+                 WHEN w.paused THEN 'paused'
+                 WHEN t.disabled THEN 'disabled'
+                 WHEN t.enable IS NOT NULL THEN 'replica'
+                 WHEN w.channel IS NOT NULL AND (w.delivery OPERATOR(pg_catalog.=) 'relay' OR w.delivery IS NULL AND relay_can_come)
+                      AND no_relay IS NOT NULL THEN 'no_relay'
+                 ELSE 'active' END AS state,
+            -- It cannot be resumed, because it came without some of its triggers.
+            NOT h.is_home
+            AND (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger k
+                  WHERE k.tgrelid OPERATOR(pg_catalog.=) r.oid
+                    AND k.tgfoid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid, 'pushy.watch_statement()'::pg_catalog.regprocedure::pg_catalog.oid])
+                    AND k.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+                    AND pg_catalog.substring(k.tgargs, 1, pg_catalog.length(a.args)) OPERATOR(pg_catalog.=) a.args)
+                OPERATOR(pg_catalog.<>) pg_catalog.cardinality(w.triggers) AS has_lost OFFSET 0) s;
+END;
+COMMENT ON FUNCTION pushy_internal.watch_state(pushy_internal.watch, text, text, text, boolean) IS
+  'Internal: the table, the maker''s name, state and fix of a watch, behind the view pushy.watches; no row where its table is gone. It is called for watches that the caller may see, and costs the planner nothing, because one that adds up what each watch of everybody takes compiles (jit) what is done in milliseconds.';
+
+CREATE OR REPLACE VIEW pushy.watches WITH (security_barrier) AS
+SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.condition, u.payload, u.payload_expr, u.level, u.delivery, u.queue,
+       u.args_expr, u.merge, u.owner, u.state, u.fix, u.notices, u.jobs, u.errors, u.last_fired_at, u.last_error_at, u.topic_expr
+  FROM (
+  SELECT s.relation::pg_catalog.regclass AS relation,
+         -- As in pushy.jobs, CASE keeps equalities behind the filter.
+         CASE WHEN c.notices IS NOT NULL THEN w.name END AS name,
+         CASE WHEN c.notices IS NOT NULL AND w.channel IS NOT NULL THEN pushy.channel_ident(w.channel) END AS channel,
+         CASE WHEN c.notices IS NOT NULL THEN w.channel END AS channel_name,
+         w.events,
+         w.columns::pg_catalog.text[] AS columns,  -- Drivers know no arrays of names (node-postgres gives a text).
+         CASE WHEN c.notices IS NOT NULL THEN w.condition END AS condition,
+         CASE WHEN c.notices IS NOT NULL THEN w.payload END AS payload,
+         CASE WHEN c.notices IS NOT NULL THEN w.payload_expr END AS payload_expr,
+         CASE WHEN c.notices IS NOT NULL THEN w.level END AS level,
+         CASE WHEN c.notices IS NOT NULL AND w.channel IS NOT NULL THEN COALESCE(w.delivery, 'relay') END AS delivery,
+         CASE WHEN c.notices IS NOT NULL THEN w.queue END AS queue,
+         CASE WHEN c.notices IS NOT NULL THEN w.args_expr END AS args_expr,
+         w.merge,
+         CASE WHEN c.notices IS NOT NULL THEN s.owner END AS owner,
+         s.state,
+         s.fix COLLATE pg_catalog."C" AS fix,
+         c.notices,
+         c.jobs,
+         c.errors,
+         c.last_fired_at,
+         c.last_error_at,
+         CASE WHEN c.notices IS NOT NULL THEN w.topic_expr END AS topic_expr
+    FROM (
+     -- Others' watches are left out before anything more is asked of them. OFFSET keeps that in this order.
+     SELECT w.*, w AS declared FROM pushy_internal.watch w
+      WHERE pushy_internal.watch_visible(w.watch_id, w.home_system, w.home_database, w.home_extension, w.relation, w.owner) OFFSET 0) w
+   CROSS JOIN LATERAL pushy_internal.watch_counts(w.watch_id) c
+   CROSS JOIN pushy_internal.relay_obstacle() o
+   CROSS JOIN LATERAL pushy_internal.watch_state(w.declared, c.fix, o.reason, o.fix, o.can_come) s
    WHERE c.notices IS NOT NULL
   UNION ALL
   SELECT o.relation::pg_catalog.regclass, o.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'orphaned',
@@ -674,6 +713,16 @@ SELECT q.queue,
                               'pushy_internal.queue'::pg_catalog.regclass::pg_catalog.oid) AS is_home) h
  WHERE pushy_internal.queue_visible(q.queue_id);
 
+CREATE FUNCTION pushy_internal.job_last_error(job_id bigint, queue_id int)
+RETURNS text LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_last_error_v1';
+COMMENT ON FUNCTION pushy_internal.job_last_error(bigint, int) IS
+  'Internal: the message of the last failed attempt of a job, behind the view pushy.jobs. NULL for one of a queue that the caller may not monitor.';
+
+CREATE FUNCTION pushy_internal.job_checkpoint_of(job_id bigint, queue_id int)
+RETURNS jsonb LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_checkpoint_of_v1';
+COMMENT ON FUNCTION pushy_internal.job_checkpoint_of(bigint, int) IS
+  'Internal: what a job has last said with pushy.job_checkpoint, behind the view pushy.jobs. NULL for one of a queue that the caller may not monitor.';
+
 CREATE OR REPLACE VIEW pushy.jobs WITH (security_barrier) AS
 SELECT j.id,
        q.queue,
@@ -704,19 +753,13 @@ SELECT j.id,
        COALESCE(r.started_at, j.started_at) AS started_at,
        j.finished_at,
        j.result,
-       (SELECT f.message
-          FROM pushy_internal.failure f
-         WHERE f.job_id OPERATOR(pg_catalog.=) j.id AND f.queue_id OPERATOR(pg_catalog.=) q.queue_id
-         ORDER BY f.attempt DESC
-         LIMIT 1) AS last_error,
+       pushy_internal.job_last_error(j.id, q.queue_id) AS last_error,
        COALESCE(r.progress, j.progress) AS progress,
        COALESCE(r.progress_message, CASE WHEN j.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN j.progress_message END) AS progress_message,
        pg_catalog.justify_hours(COALESCE(j.timeout_us, q.timeout_us)
                                 OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS timeout,
        j.expires_at,
-       (SELECT c.state
-          FROM pushy_internal.checkpoint c
-         WHERE c.job_id OPERATOR(pg_catalog.=) j.id AND c.queue_id OPERATOR(pg_catalog.=) q.queue_id) AS checkpoint
+       pushy_internal.job_checkpoint_of(j.id, q.queue_id) AS checkpoint
   FROM (SELECT l.id, l.queue_id, l.state, l.priority, l.attempt, l.max_attempts, l.run_at, l.enqueued_at, l.enqueued_by,
                l.unique_key, l.caused_by, l.depth, l.timeout_us, l.args,
                s.leased_at AS started_at, NULL::pg_catalog.timestamptz AS finished_at,
@@ -1127,7 +1170,11 @@ BEGIN
              'pushy_internal.gateway_position()',
              'pushy_internal.gateway_metrics()',
              'pushy_internal.socket_rows()',
-             'pushy_internal.queue_statistics(int)']::pg_catalog.regprocedure[]::pg_catalog.oid[])
+             'pushy_internal.watch_visible(int, bigint, oid, oid, oid, oid)',
+             'pushy_internal.watch_state(pushy_internal.watch, text, text, text, boolean)',
+             'pushy_internal.watch_mend(pushy_internal.watch, oid, boolean)',
+             'pushy_internal.job_last_error(bigint, int)',
+             'pushy_internal.job_checkpoint_of(bigint, int)']::pg_catalog.regprocedure[]::pg_catalog.oid[])
     UNION ALL
     SELECT 'TYPE', 'TYPE', t.oid::pg_catalog.regtype::pg_catalog.text, t.typacl
       FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) 'pushy.claimed_job'::pg_catalog.regtype::pg_catalog.oid
@@ -1162,12 +1209,16 @@ GRANT EXECUTE ON FUNCTION
   pushy.job_release(bigint, uuid, interval),
   pushy.jobs_settle(jsonb),
   pushy.queue_channel(text),
-  pushy_internal.queue_statistics(int),
   pushy.ticket_create(text[], text, text, interval),
   pushy.presence(text, text),
   pushy.gateway_explain(),
   pushy.metrics(),
-  pushy_internal.socket_rows()
+  pushy_internal.socket_rows(),
+  pushy_internal.watch_visible(int, bigint, oid, oid, oid, oid),
+  pushy_internal.watch_state(pushy_internal.watch, text, text, text, boolean),
+  pushy_internal.watch_mend(pushy_internal.watch, oid, boolean),
+  pushy_internal.job_last_error(bigint, int),
+  pushy_internal.job_checkpoint_of(bigint, int)
   TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy.job_claim_wait(text, interval, boolean) TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy_internal.log_wait(text, text[], text[], interval, boolean) TO PUBLIC;

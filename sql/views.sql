@@ -136,6 +136,16 @@ COMMENT ON COLUMN pushy.queues.created_at IS 'When the queue was first registere
 COMMENT ON COLUMN pushy.queues.lease IS 'How long a worker outside has a job where its claim says nothing else; 0: until its session ends.';
 
 
+CREATE FUNCTION pushy_internal.job_last_error(job_id bigint, queue_id int)
+RETURNS text LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_last_error_v1';
+COMMENT ON FUNCTION pushy_internal.job_last_error(bigint, int) IS
+  'Internal: the message of the last failed attempt of a job, behind the view pushy.jobs. NULL for one of a queue that the caller may not monitor.';
+
+CREATE FUNCTION pushy_internal.job_checkpoint_of(job_id bigint, queue_id int)
+RETURNS jsonb LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_checkpoint_of_v1';
+COMMENT ON FUNCTION pushy_internal.job_checkpoint_of(bigint, int) IS
+  'Internal: what a job has last said with pushy.job_checkpoint, behind the view pushy.jobs. NULL for one of a queue that the caller may not monitor.';
+
 -- An equality that cannot leak is asked before the filter, of foreign rows too, and EXPLAIN ANALYZE would tell how many
 -- texts are equal to a guess. So a text is one only beside a queue that has passed the filter: CASE WHEN ... THEN text END.
 --
@@ -170,19 +180,13 @@ SELECT j.id,
        COALESCE(r.started_at, j.started_at) AS started_at,
        j.finished_at,
        j.result,
-       (SELECT f.message
-          FROM pushy_internal.failure f
-         WHERE f.job_id OPERATOR(pg_catalog.=) j.id AND f.queue_id OPERATOR(pg_catalog.=) q.queue_id
-         ORDER BY f.attempt DESC
-         LIMIT 1) AS last_error,
+       pushy_internal.job_last_error(j.id, q.queue_id) AS last_error,
        COALESCE(r.progress, j.progress) AS progress,
        COALESCE(r.progress_message, CASE WHEN j.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN j.progress_message END) AS progress_message,
        pg_catalog.justify_hours(COALESCE(j.timeout_us, q.timeout_us)
                                 OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS timeout,
        j.expires_at,
-       (SELECT c.state
-          FROM pushy_internal.checkpoint c
-         WHERE c.job_id OPERATOR(pg_catalog.=) j.id AND c.queue_id OPERATOR(pg_catalog.=) q.queue_id) AS checkpoint
+       pushy_internal.job_checkpoint_of(j.id, q.queue_id) AS checkpoint
   FROM (SELECT l.id, l.queue_id, l.state, l.priority, l.attempt, l.max_attempts, l.run_at, l.enqueued_at, l.enqueued_by,
                l.unique_key, l.caused_by, l.depth, l.timeout_us, l.args,
                s.leased_at AS started_at, NULL::pg_catalog.timestamptz AS finished_at,

@@ -7,6 +7,7 @@ pub mod lease;
 pub mod moves;
 mod run;
 pub mod running;
+mod shown;
 mod stored;
 pub mod trace;
 mod unique_key;

@@ -40,6 +40,25 @@ fn watch_counts(call: Call) -> Result<Answer> {
     ]))
 }
 
+sql_function!(pushy_watch_visible_v1, |call| is_visible(call));
+
+/// The filter of the view. A row of the view's snapshot says what most callers may not see; of what they may, and of what is not at home,
+/// the watch of now decides.
+fn is_visible(call: Call) -> Result<bool> {
+    let watch_id = call.opt_i32(0).unwrap_or_default();
+    let oid = |index| call.opt_oid(index).unwrap_or(Oid::INVALID);
+    let (relation, owner) = (oid(4), oid(5));
+    // At home the number of a role decides who it is.
+    let is_home = home_of(call, 1).is_here() && identity::owner_of(relation).is_some();
+    if is_home
+        && !catalog_trigger::may_create_on(relation)
+        && !identity::has_rights_of(identity::current_user(), owner)
+    {
+        return Ok(false);
+    }
+    Ok(visible(watch_id)?.is_some())
+}
+
 /// The watch, if the caller has made it or could make one of its table.
 fn visible(watch_id: i32) -> Result<Option<WatchDefinition>> {
     let Some(watch) = identity::as_owner(|| find::by_id(watch_id))? else {
@@ -56,13 +75,16 @@ fn visible(watch_id: i32) -> Result<Option<WatchDefinition>> {
 }
 
 sql_function!(pushy_is_home_v1, |call| {
-    let system = call.opt_i64(0).unwrap_or_default();
-    let [database, extension, relation] =
-        [1, 2, 3].map(|index| call.opt_oid(index).unwrap_or(Oid::INVALID));
-    let home = Home {
-        system,
-        database,
-        extension,
-    };
-    Result::Ok(home.is_here() && identity::owner_of(relation).is_some())
+    let relation = call.opt_oid(3).unwrap_or(Oid::INVALID);
+    Result::Ok(home_of(call, 0).is_here() && identity::owner_of(relation).is_some())
 });
+
+/// Three arguments from this one on.
+fn home_of(call: Call, first: usize) -> Home {
+    let oid = |index| call.opt_oid(index).unwrap_or(Oid::INVALID);
+    Home {
+        system: call.opt_i64(first).unwrap_or_default(),
+        database: oid(first + 1),
+        extension: oid(first + 2),
+    }
+}

@@ -86,6 +86,19 @@ pub mod failure {
     }
 }
 
+pub mod checkpoint {
+    use std::sync::atomic::AtomicU64;
+
+    /// The table, and the generation of its definition, whose columns were found to be these.
+    pub static CHECKED: AtomicU64 = AtomicU64::new(0);
+    crate::columns! {
+        JOB_ID "job_id",
+        QUEUE_ID "queue_id",
+        STATE "state",
+        ENQUEUED_AT "enqueued_at",
+    }
+}
+
 pub mod job_log {
     use std::sync::atomic::AtomicU64;
 

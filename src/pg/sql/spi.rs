@@ -66,10 +66,29 @@ pub type Param = Answer;
 /// A connection to SPI for the length of a closure; rows live as long.
 pub struct Spi(());
 
-/// Runs `work` connected to SPI, with the search path pinned. An ERROR inside unwinds; the transaction's abort then cleans
+/// The setting jit as the session has it, put back when this is dropped, which an ERROR does that unwinds.
+struct Uncompiled(bool);
+
+impl Uncompiled {
+    /// No statement of Pushy's own takes as long as its compilation, however many rows of others the planner reckons with.
+    fn begin() -> Self {
+        // SAFETY: the variable of the setting; the planner reads it.
+        unsafe { Self(std::mem::replace(&mut pg_sys::jit_enabled, false)) }
+    }
+}
+
+impl Drop for Uncompiled {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::jit_enabled = self.0 }
+    }
+}
+
+/// Runs `work` connected to SPI, with the search path pinned and nothing compiled. An ERROR inside unwinds; the transaction's abort then cleans
 /// up.
 pub fn connect<T>(work: impl FnOnce(&Spi) -> T) -> T {
     let _pinned = search_path::pin();
+    let _uncompiled = Uncompiled::begin();
     // SAFETY: SPI_connect and SPI_finish are paired; on unwinding AtEOXact_SPI or
     // AtEOSubXact_SPI does what SPI_finish would.
     unsafe {
