@@ -17,7 +17,6 @@ use crate::pg::trigger::{Firing, Op};
 use crate::pg::{clock, identity, invalidation, search_path, Oid};
 use crate::queue::cache;
 use crate::queue::reference::QueueReference;
-use crate::shared::pending;
 use crate::watch::definition::{Delivery, WatchDefinition};
 use crate::watch::notice_json::{PayloadKind, Shape};
 use crate::watch::triggers::Expression;
@@ -106,13 +105,12 @@ impl ByRole {
 }
 
 impl CachedWatch {
-    /// How its notices go now.
+    /// How its notices go now: asked of those that have a channel and of those that have none, so nothing follows from it.
     pub fn delivery(&self) -> Delivery {
         self.definition.delivery.unwrap_or_else(|| {
             if obstacle::a_relay_can_come() {
                 Delivery::Relay
             } else {
-                pending::unlogged();
                 Delivery::Notify
             }
         })

@@ -11,6 +11,7 @@ use crate::notice::repeats::{self, Repeat};
 use crate::pg::trigger::Op;
 use crate::pg::{ereport, notify};
 use crate::queue::reference::QueueReference;
+use crate::shared::pending;
 use crate::watch::cache::CachedWatch;
 use crate::watch::content::{self, origin, Body, Content};
 use crate::watch::counts::{self, WatchCounts};
@@ -127,7 +128,12 @@ fn add_notice(
         topic,
         payload,
         delivery: match watch.delivery() {
-            Delivery::Notify => Route::Notify,
+            Delivery::Notify => {
+                if watch.definition.delivery.is_none() {
+                    pending::unlogged();
+                }
+                Route::Notify
+            }
             Delivery::Relay => Route::Relay {
                 merge: watch.definition.merge,
                 cause: current::cause(),
