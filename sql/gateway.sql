@@ -79,7 +79,7 @@ CREATE FUNCTION pushy.socket_close(
   reason text DEFAULT NULL)
 RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_socket_close_v1';
 COMMENT ON FUNCTION pushy.socket_close(text, text, text, text) IS
-  'Has every gateway close the sockets of a subject, or of a channel (written as after LISTEN) and topic, when this transaction commits. Answers how many there were when the gateways last reported. LISTENers of pushy_control hear it. For superusers, and whoever they have granted EXECUTE.';
+  'Has every gateway close the sockets of a subject, or of a channel (written as after LISTEN) and topic, when this transaction commits. Answers how many there were when the gateways last reported. For superusers, and whoever they have granted EXECUTE.';
 
 CREATE FUNCTION pushy.presence(channel text, topic text, OUT subject text)
 RETURNS SETOF text LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_presence_v1';

@@ -171,7 +171,6 @@ def test_the_options_of_a_queue_are_those_of_the_function_with_its_defaults():
 def test_the_events_of_the_control_channel_are_all_of_them():
     source = (ROOT / "src" / "queue" / "control_channel.rs").read_text().split("pub enum ControlEvent {", 1)[1].split("\n}", 1)[0]
     events = {word.lower() for word in re.findall(r"^ +(\w+),$", source, re.M)}
-    events |= set(re.findall(r'rename = "(\w+)"', (ROOT / "src" / "queue" / "gateway_event.rs").read_text()))
     events |= set(re.findall(r'\\"event\\":\\"(\w+)', (ROOT / "src" / "relay" / "emit.rs").read_text()))
     shown = {event for first, *_ in cells("control-channel.md", "`event` | when") for event in first.split(", ")}
     assert shown == events and "resync" in events

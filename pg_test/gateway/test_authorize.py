@@ -21,6 +21,7 @@ def test_what_was_granted_to_nobody_is_heard_by_nobody(db, web):
     assert ask(db, "nobody here") == 'role "nobody here" does not exist'
     assert ask(db, web, "1x").startswith('invalid channel identifier "1x"')
     assert ask(db, web, "pushy_control") == 'channel "pushy_control" was granted to nobody'
+    assert ask(db, web, "pushy_gateway") == ask(db, "postgres", "pushy_gateway") == 'channel "pushy_gateway" is for gateways alone'
 
 
 def test_a_grant_is_for_its_role_and_channel(db, web, role):
@@ -84,17 +85,6 @@ def test_a_gateways_role_may_do_what_a_gateway_does_and_nothing_else(db, role):
         assert names == []
     db.sql("SELECT pushy.gateway_revoke(%s)", gateway)
     assert not db.value("SELECT has_function_privilege(%s, 'pushy_internal.gateway_keys()', 'EXECUTE')", gateway)
-
-
-def test_what_concerns_gateways_is_said_on_pushy_control(db, web):
-    control = db.listen("pushy_control")
-    db.sql("SELECT pushy.channel_grant('orders', %s)", web)
-    assert control.wait_for_json(event="gateway_grants") == {"v": 1, "event": "gateway_grants", "channel": "orders", "by": "postgres"}
-    db.sql("SELECT pushy.gateway_key_register('k', role => %s)", web)
-    assert control.wait_for_json(event="gateway_keys")["by"] == "postgres"
-    assert db.value("SELECT pushy.socket_close('ann', 'orders', 'post/1', 'gone')") == 0
-    assert control.wait_for_json(event="socket_close") == {
-        "v": 1, "event": "socket_close", "subject": "ann", "channel": "orders", "topic": "post/1", "reason": "gone", "by": "postgres"}
 
 
 def test_gateway_explain_says_what_is_missing(db, web):

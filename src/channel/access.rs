@@ -3,10 +3,12 @@
 
 use std::cell::{Cell, RefCell};
 
+use pushy_core::channel::is_private;
 use pushy_core::topic::Patterns;
 use rustc_hash::FxHashMap;
 
 use crate::channel::granted::{self, GrantedChannel};
+use crate::channel::refusals;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{identity, text, Oid};
 
@@ -164,6 +166,9 @@ pub fn require(channels: &[Vec<u8>], role: Oid) -> Result<Vec<Readable>> {
     channels
         .iter()
         .map(|channel| {
+            if is_private(channel) {
+                return Err(refusals::private(channel));
+            }
             let Some(owned) = owned.iter().find(|owned| owned.channel == *channel) else {
                 return Ok(Readable::everything());
             };

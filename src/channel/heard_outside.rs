@@ -1,5 +1,6 @@
 //! Who hears a channel through a gateway: deny by default, as grants stand now, and for a subject.
 
+use pushy_core::channel::is_private;
 use pushy_core::log::cursor::Cursor;
 use pushy_core::topic::{Pattern, Patterns};
 
@@ -25,8 +26,11 @@ pub fn ask(
     subject: Option<&str>,
     topics: Option<&[Pattern]>,
 ) -> Result<std::result::Result<Since, String>> {
-    let owned = identity::as_owner(|| granted::of(&[channel.to_vec()]))?.pop();
     let name = text::shown(channel);
+    if is_private(channel) {
+        return Ok(Err(format!("channel \"{name}\" is for gateways alone")));
+    }
+    let owned = identity::as_owner(|| granted::of(&[channel.to_vec()]))?.pop();
     let Some(owned) = owned else {
         return Ok(Err(format!("channel \"{name}\" was granted to nobody")));
     };

@@ -88,8 +88,17 @@ pub fn ours(name: &[u8]) -> Error {
         SqlState::INSUFFICIENT_PRIVILEGE,
         format!("channel \"{}\" is Pushy's own", shown(name)),
     )
-    .detail("Only Pushy publishes on channels whose names begin with pushy_, and nobody grants them. Everybody may LISTEN and subscribe.")
+    .detail("Only Pushy publishes on channels whose names begin with pushy_, and nobody grants them. Everybody may LISTEN and subscribe, but to pushy_gateway, which is for gateways alone.")
     .hint("Use a channel with another name; pushy.watch(table, channel => 'name') gives a table another than its own.")
+}
+
+/// Nobody but a gateway reads it.
+pub fn private(name: &[u8]) -> Error {
+    Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!("channel \"{}\" is for gateways alone", shown(name)),
+    )
+    .hint("Leave it out: it has nothing but what Pushy says to pushy-gateway.")
 }
 
 pub fn empty() -> Error {

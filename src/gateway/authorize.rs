@@ -10,12 +10,14 @@ use crate::log::log_snapshot::LogSnapshot;
 use crate::log::standing;
 use crate::pg::function::{Answer, Call};
 use crate::pg::{identity, text};
+use crate::queue::gateway_event;
 use crate::{row, sql_function};
 
 sql_function!(pushy_gateway_authorize_v1, |call| authorize(call));
 
 /// What a stranger has said is no error of the gateway's: it is refused in words.
 fn authorize(call: Call) -> Result<Answer> {
+    gateway_event::note_gateway(c"pushy_internal.gateway_authorize()");
     let role = call.text("role", 0)?;
     let subject = call.opt_text(1)?;
     let written = call.bytes("channel", 2)?;

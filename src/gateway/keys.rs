@@ -297,6 +297,7 @@ sql_function!(pushy_gateway_keys_v1, |call| keys(call));
 
 /// Those whose role is gone, and that have no claim, are left out.
 fn keys(call: Call) -> Result<Answer> {
+    gateway_event::note_gateway(c"pushy_internal.gateway_keys()");
     call.answer_rows(|rows| {
         identity::as_owner(|| {
             spi::connect(|spi| {

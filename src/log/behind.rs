@@ -57,7 +57,7 @@ impl Behind {
             return Ok(());
         }
         let steps = i32::try_from(filter.take_steps()).unwrap_or(MOST_EVENTS);
-        if filter.wants_all() || !budget.take(left.saturating_add(steps)) {
+        if filter.wants_all(tick.channels) || !budget.take(left.saturating_add(steps)) {
             // Of a tick that is read in part, about.
             let bytes = tick.bytes * i64::from(left) / i64::from(tick.events).max(1);
             self.add(i64::from(left), bytes, tick.at);

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use pushy_core::channel::{is_private, GATEWAY};
 use pushy_core::topic::Patterns;
 use rustc_hash::FxHashMap;
 
@@ -22,12 +23,14 @@ pub struct Filter {
     bits: i64,
     /// None: of all topics, and of none.
     topics: Option<Patterns>,
+    /// Whether it gets what is for gateways alone.
+    is_gateways: bool,
     /// Patterns that were tried since somebody took their number.
     tried: Cell<usize>,
 }
 
 enum Wanted {
-    /// For the relay, which emits to LISTENers.
+    /// For the relay, which emits to LISTENers, and for gateways.
     Everything,
     /// Of any channel, as far as the reader may hear it.
     Heard(ChannelAccess),
@@ -66,6 +69,7 @@ impl Filter {
             wanted: Wanted::Everything,
             bits: -1,
             topics: None,
+            is_gateways: false,
             tried: Cell::new(0),
         }
     }
@@ -87,11 +91,20 @@ impl Filter {
             wanted,
             bits: chosen.bits(),
             topics: chosen.patterns(),
+            is_gateways: false,
             tried: Cell::new(tried),
         })
     }
 
-    /// What there is of these, whoever reads it: to count, and for a gateway.
+    /// What a gateway reads of these: of any channel, and what is for gateways alone.
+    pub fn of_gateway(chosen: Chosen<'_>) -> Self {
+        Self {
+            is_gateways: true,
+            ..Self::of_anybody(chosen)
+        }
+    }
+
+    /// What there is of these, whoever reads it: to count.
     pub fn of_anybody(chosen: Chosen<'_>) -> Self {
         let all = |channel: &Vec<u8>| (channel.clone(), Readable::everything());
         let wanted = match chosen.channels {
@@ -102,6 +115,7 @@ impl Filter {
             wanted,
             bits: chosen.bits(),
             topics: chosen.patterns(),
+            is_gateways: false,
             tried: Cell::new(0),
         }
     }
@@ -111,9 +125,11 @@ impl Filter {
         channels & self.bits != 0
     }
 
-    /// Whether the reader gets all that is in a tick.
-    pub fn wants_all(&self) -> bool {
+    /// Whether the reader gets all that is in a tick with these bits of channels.
+    pub fn wants_all(&self, channels: i64) -> bool {
+        let may_be_private = channels & channel_bit(GATEWAY) != 0;
         self.topics.is_none()
+            && (self.is_gateways || !may_be_private)
             && match &self.wanted {
                 Wanted::Everything => true,
                 Wanted::Heard(hearing) => hearing.hears_all(),
@@ -131,7 +147,7 @@ impl Filter {
             }
             (Some(_), None) => false,
         };
-        if !is_wanted {
+        if !is_wanted || is_private(channel) && !self.is_gateways {
             return Ok(Share::Nothing);
         }
         match &self.wanted {

@@ -48,7 +48,7 @@ impl Wanted {
         };
         let reader = identity::current_user();
         if heard_outside::is_gateway(reader)? {
-            return Ok(Filter::of_anybody(chosen));
+            return Ok(Filter::of_gateway(chosen));
         }
         Filter::of(chosen, reader)
     }

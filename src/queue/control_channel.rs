@@ -7,6 +7,7 @@ use pushy_core::channel::{self, CONTROL};
 use serde::Serialize;
 
 use crate::queue::definition::{self, QueueDefinition};
+use crate::queue::gateway_event;
 
 use crate::errors::Result;
 use crate::notice::buffer::{self, Item, Route};
@@ -131,13 +132,13 @@ fn publish_message(message: &Message<'_>) -> Result<()> {
         notify::send(CONTROL, &message.payload());
         return Ok(());
     }
-    publish_logged(message.payload())
+    publish_logged(CONTROL, message.payload())
 }
 
-/// Through the event log, where a relay can come.
-pub(super) fn publish_logged(payload: Vec<u8>) -> Result<()> {
+/// Through the event log.
+pub(super) fn publish_logged(channel: &[u8], payload: Vec<u8>) -> Result<()> {
     buffer::add(Item::Notice {
-        channel: CONTROL.into(),
+        channel: channel.into(),
         topic: None,
         payload,
         delivery: Route::Relay {
@@ -252,10 +253,14 @@ fn publish_last(event: Of, left: &Left) -> Result<()> {
 /// Before a transaction is prepared: publishes what it has left out, because nobody counts it at COMMIT PREPARED.
 pub fn publish_left_out() -> Result<()> {
     let all = pending::take_left_out();
-    if all.is_empty() {
+    let is_unsaid_to_gateways = pending::take_unsaid_to_gateways();
+    if all.is_empty() && !is_unsaid_to_gateways {
         return Ok(());
     }
     transaction::with_snapshot(|| {
+        if is_unsaid_to_gateways {
+            gateway_event::ask_again()?;
+        }
         all.iter()
             .try_for_each(|(kind, left)| publish_last(LEFT_OUT[*kind], left))?;
         buffer::flush_early()
@@ -269,6 +274,7 @@ pub fn publish_late(database_slot: &DatabaseSlot) -> Result<Option<i64>> {
         return Ok((due != NEVER).then_some(due));
     }
     database_slot.unpublished_due.store(NEVER, Ordering::SeqCst);
+    let of_gateways = publish_to_gateways(database_slot);
     let take = |event: Of| Some((event, database_slot.unpublished[event as usize].take()?));
     let taken: Vec<(Of, Left)> = LEFT_OUT.into_iter().filter_map(take).collect();
     let published = transaction::run(|| {
@@ -285,5 +291,19 @@ pub fn publish_late(database_slot: &DatabaseSlot) -> Result<Option<i64>> {
         }
         shared::expect().announce_unpublished(database_slot);
     }
-    published.map(|()| None)
+    of_gateways.and(published).map(|()| None)
+}
+
+/// What transactions have changed that had begun before the first gateway came.
+fn publish_to_gateways(database_slot: &DatabaseSlot) -> Result<()> {
+    let again = &database_slot.gateway_is_to_ask_again;
+    if !again.swap(false, Ordering::SeqCst) {
+        return Ok(());
+    }
+    let published = transaction::run(gateway_event::ask_again);
+    if published.is_err() {
+        again.store(true, Ordering::SeqCst);
+        shared::expect().announce_unpublished(database_slot);
+    }
+    published
 }

@@ -2,7 +2,7 @@
 //! server-wide lock of NOTIFY is held.
 
 use pushy_core::backoff;
-use pushy_core::channel::{hash, CONTROL};
+use pushy_core::channel::{hash, is_private, CONTROL};
 use pushy_core::log::cursor::Cursor;
 use rustc_hash::FxHashSet as HashSet;
 
@@ -172,6 +172,7 @@ impl Relay {
     fn emit_notices(&mut self, notices: &[Notice]) -> Result<()> {
         let heard: Vec<&Notice> = notices
             .iter()
+            .filter(|notice| !is_private(&notice.channel))
             .filter(|notice| self.is_heard(hash(&notice.channel)))
             .collect();
         let mut rest = &heard[..];

@@ -16,5 +16,5 @@ mod unicode_escapes;
 
 pub use hash::hash;
 pub use identifier::{longest_operator, Form, Identifier, Server};
-pub use ours::{is_ours, CONTROL};
+pub use ours::{is_ours, is_private, CONTROL, GATEWAY};
 pub use quoting::{is_plain, quoted};

@@ -18,7 +18,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Where the server says what concerns sockets.
-const CONTROL: &str = "pushy_control";
+const CONTROL: &str = "pushy_gateway";
 
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -80,13 +80,18 @@ async fn read_on(gateway: &Gateway) -> Progress {
 async fn read_once(gateway: &Gateway, has_read: &mut bool) -> Result<(), SourceError> {
     let (hub, source) = (&gateway.hub, &gateway.source);
     if !*has_read {
+        // Before the keys are asked for: what is said of them since is behind it.
+        let place = if hub.is_open() {
+            None
+        } else {
+            Some(source.position().await?)
+        };
         gateway.who.load_keys(&**source).await?;
         gateway.recheck_tokens();
-        if hub.is_open() {
+        match place {
+            Some(place) => hub.open(place),
             // What was said meanwhile may be in a log that is not there any more.
-            hub.recheck(None);
-        } else {
-            hub.open(source.position().await?);
+            None => hub.recheck(None),
         }
     }
     let after = hub.end();

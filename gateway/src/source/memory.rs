@@ -223,7 +223,7 @@ impl Memory {
                 .retain(|grant| grant.role != role || grant.channel != channel)
         });
         self.publish(
-            "pushy_control",
+            "pushy_gateway",
             None,
             &format!(r#"{{"v":1,"event":"gateway_grants","channel":"{channel}"}}"#),
         );
@@ -235,7 +235,7 @@ impl Memory {
 
     pub fn set_keys(&self, keys: Vec<KeyText>) {
         self.change(|inside| inside.keys = keys);
-        self.publish("pushy_control", None, r#"{"v":1,"event":"gateway_keys"}"#);
+        self.publish("pushy_gateway", None, r#"{"v":1,"event":"gateway_keys"}"#);
     }
 
     /// What the gateway has said of itself.

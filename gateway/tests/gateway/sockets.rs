@@ -245,20 +245,20 @@ async fn the_server_closes_the_sockets_of_a_subject() {
     ann.subscribe(1, "orders", &["a"]).await;
     bob.subscribe(1, "orders", &["b"]).await;
     stage.memory.publish(
-        "pushy_control",
+        "pushy_gateway",
         None,
         r#"{"v":1,"event":"socket_close","subject":"ann"}"#,
     );
     assert_eq!(ann.closed().await["closed"], 4002);
     stage.memory.publish(
-        "pushy_control",
+        "pushy_gateway",
         None,
         r#"{"v":1,"event":"socket_close","channel":"orders","topic":"a"}"#,
     );
     stage.memory.publish("orders", Some("b"), "bob's");
     assert_eq!(bob.payload().await, "bob's");
     stage.memory.publish(
-        "pushy_control",
+        "pushy_gateway",
         None,
         r#"{"v":1,"event":"socket_close","channel":"orders","topic":"b"}"#,
     );

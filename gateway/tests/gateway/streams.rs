@@ -247,7 +247,7 @@ async fn until_the_server_has_said_so_anew_nothing_is_read() {
     stage.memory.hold("app", true);
     let asked = stage.memory.asks.load(std::sync::atomic::Ordering::Relaxed);
     stage.memory.publish(
-        "pushy_control",
+        "pushy_gateway",
         None,
         r#"{"event":"gateway_grants","channel":"orders"}"#,
     );

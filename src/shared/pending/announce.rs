@@ -208,6 +208,14 @@ impl Pending {
             }
             shared.announce_unpublished(database_slot);
         }
+        if self.unsaid_to_gateways {
+            // Everybody sees what it has changed.
+            let slot = shared.find_database(database);
+            if let Some(slot) = slot.filter(|slot| slot.gateway_has_come()) {
+                slot.gateway_is_to_ask_again.store(true, Ordering::SeqCst);
+                shared.announce_unpublished(slot);
+            }
+        }
         for count in &self.counts {
             let slot = &shared.queues()[count.index];
             if !slot.is(count.key) {

@@ -263,6 +263,17 @@ pub fn take_left_out() -> Vec<(usize, Left)> {
     })
 }
 
+/// It changes what gateways have been told, and publishes nothing of it, because none has come: if one has come by its end the
+/// scheduler tells that to ask for all again.
+pub fn unsaid_to_gateways() {
+    with(|pending| pending.unsaid_to_gateways = true);
+}
+
+/// Whether that was so: the caller publishes it.
+pub fn take_unsaid_to_gateways() -> bool {
+    PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.unsaid_to_gateways))
+}
+
 /// The scheduler looks for rows nobody announced, at commit.
 pub fn sweep() {
     with(|pending| pending.sweep = true);

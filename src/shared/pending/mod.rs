@@ -17,8 +17,8 @@ pub use collect::{
     access_changed, all_locked, ask_cancel, awaited, count, count_times, drops_database, due,
     for_later, found, has_asked, has_permit, holds_permit, left_marker, left_out, locked,
     locked_waiting, logged, prepares, promises, quiesced, ready, recall_cancel, rotated, sweep,
-    take_back, take_left_out, take_watermarks, take_watermarks_and_own, unlogged, unplaced, unsaid,
-    waiting_from,
+    take_back, take_left_out, take_unsaid_to_gateways, take_watermarks, take_watermarks_and_own,
+    unlogged, unplaced, unsaid, unsaid_to_gateways, waiting_from,
 };
 pub use collect_changes::{
     created, defined, dropped, has_changes, presence, privileges_changed, subscriptions_changed,
@@ -156,6 +156,8 @@ struct Pending {
     sweep: bool,
     /// It brings something of which nothing else is said here, and which a sweep finds after COMMIT PREPARED.
     unsaid: bool,
+    /// It has changed what gateways have been told, when none had come.
+    unsaid_to_gateways: bool,
     rotated: bool,
     access: bool,
     /// Events were written to the log.
@@ -193,6 +195,7 @@ impl Pending {
         self.leases.clear();
         self.sweep = false;
         self.unsaid = false;
+        self.unsaid_to_gateways = false;
         self.rotated = false;
         self.access = false;
         self.logged = false;
@@ -222,6 +225,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     leases: Vec::new(),
     sweep: false,
     unsaid: false,
+    unsaid_to_gateways: false,
     rotated: false,
     access: false,
     logged: false,

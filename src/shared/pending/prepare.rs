@@ -50,6 +50,7 @@ impl Pending {
             // Carried out, and published, by the transaction itself before it was prepared.
             cancels,
             left_out: _,
+            unsaid_to_gateways: _,
             counts,
             times,
             unplaced,

@@ -1,6 +1,6 @@
 //! One slot per database: whether the extension is there, and when its scheduler is due.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{fence, AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use crate::pg::condition::Condition;
 use crate::shared::database_worker::DatabaseWorker;
@@ -65,6 +65,10 @@ pub struct DatabaseSlot {
     pub settings_unread: AtomicBool,
     /// What they say of the gateway, as a number that changes with it; 0: there is to be none.
     pub gateway_settings: AtomicU64,
+    /// A gateway has asked for keys, or who may read, since the server's start: changes of that are published.
+    gateway_has_come: AtomicBool,
+    /// The scheduler is to publish that all may have changed.
+    pub gateway_is_to_ask_again: AtomicBool,
     /// Rows written in the database as of the last sweep.
     pub swept_writes: AtomicU64,
     /// The sweep was asked for: COMMIT PREPARED, resume after a restore.
@@ -146,6 +150,8 @@ impl DatabaseSlot {
             settings_doubted,
             settings_unread,
             gateway_settings,
+            gateway_has_come,
+            gateway_is_to_ask_again,
             swept_writes,
             sweep_requested,
             asked_sweeps_rest_until,
@@ -190,6 +196,8 @@ impl DatabaseSlot {
             sessions_known,
             settings_doubted,
             settings_unread,
+            gateway_has_come,
+            gateway_is_to_ask_again,
         ] {
             flag.store(false, Ordering::SeqCst);
         }
@@ -236,6 +244,18 @@ impl DatabaseSlot {
 
     pub fn gateway(&self) -> &DatabaseWorker {
         &self.workers[GATEWAY]
+    }
+
+    /// A gateway asks. Before the snapshot of what it is answered: what has ended unpublished by then is in that.
+    pub fn note_gateway(&self) {
+        self.gateway_has_come.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether one has asked. Behind the end of a transaction: the answers of one that comes later know of it.
+    pub fn gateway_has_come(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.gateway_has_come.load(Ordering::SeqCst)
     }
 
     pub fn oid(&self) -> u32 {
