@@ -55,7 +55,7 @@ pub fn patterns_argument(call: Call, index: usize) -> Result<Option<Vec<Vec<u8>>
         return Ok(None);
     };
     let mut written = Vec::new();
-    for (at, pattern) in array::text_bytes(given).into_iter().enumerate() {
+    for (at, pattern) in array::text_bytes(given).enumerate() {
         let name = format!("{ARGUMENT}[{}]", at + 1);
         let pattern = pattern.ok_or_else(|| Error::null_argument(&name))?;
         patterns_of_one(&name, &pattern)?;

@@ -105,7 +105,7 @@ fn channels(call: Call) -> Result<Vec<Vec<u8>>> {
             channel.ok_or_else(|| Error::null_argument(&format!("channels[{}]", at + 1)))?;
         Ok(Channel::declared(&channel)?.into_bytes())
     };
-    written.into_iter().enumerate().map(name).collect()
+    written.enumerate().map(name).collect()
 }
 
 fn subject(call: Call) -> Result<Option<String>> {

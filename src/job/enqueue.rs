@@ -122,7 +122,6 @@ fn enqueue_many(call: Call) -> Result<Answer> {
     let queue = call.text("queue", 0)?;
     let args = call.datum(1).ok_or_else(|| Error::null_argument("args"))?;
     let args = array::jsonbs(args)
-        .into_iter()
         .enumerate()
         .map(|(at, element)| {
             element.ok_or_else(|| {

@@ -30,7 +30,6 @@ pub fn channels(call: Call, index: usize) -> Result<Option<Vec<Vec<u8>>>> {
     // Each once, wherever it stands.
     let mut met = HashSet::new();
     let channels: Vec<Vec<u8>> = identifiers
-        .into_iter()
         .enumerate()
         .map(|(at, element)| {
             let identifier =

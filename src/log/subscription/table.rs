@@ -97,7 +97,7 @@ fn read(row: Row<'_>) -> Result<Subscription> {
 }
 
 fn all_of(array: Datum) -> Vec<Vec<u8>> {
-    array::text_bytes(array).into_iter().flatten().collect()
+    array::text_bytes(array).flatten().collect()
 }
 
 fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<Subscription>> {

@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::answer::{unzipped, Answer};
+use crate::pg::interrupts;
 
 /// The rows of a set-returning function on their way into its tuplestore.
 pub struct Rows {
@@ -44,8 +45,9 @@ impl Rows {
         Ok(Self { store, desc })
     }
 
-    /// Adds a row; as many values as the function has result columns.
+    /// Adds a row; as many values as the function has result columns. Looks at interrupts, because there may be millions.
     pub fn put(&mut self, columns: &[Answer]) {
+        interrupts::check();
         let (mut values, mut nulls) = unzipped(columns);
         // SAFETY: store and desc live in the per-query context; the widths are checked.
         unsafe {

@@ -6,8 +6,8 @@ use crate::errors::Result;
 use crate::pg::function::{Answer, IntoAnswer};
 use crate::pg::spi::Tid;
 use crate::pg::text;
-use crate::pg::value::Timestamp;
 use crate::pg::value::Uuid;
+use crate::pg::value::{Elements, Timestamp};
 
 /// How elements of a type are stored (pg_type.dat).
 struct Element {
@@ -71,7 +71,7 @@ const JSONB: Element = Element {
 };
 
 /// The elements, NULL as None; they live as long as the array, or the current memory context.
-fn elements(array: Datum, element: &Element) -> Vec<Option<Datum>> {
+fn elements(array: Datum, element: &Element) -> Elements<Option<Datum>> {
     // SAFETY: the callers say what the array is of; the arrays answered are palloc'd.
     unsafe {
         let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
@@ -88,9 +88,8 @@ fn elements(array: Datum, element: &Element) -> Vec<Option<Datum>> {
             &mut nulls,
             &mut count,
         );
-        (0..count as usize)
-            .map(|at| (!*nulls.add(at)).then(|| *values.add(at)))
-            .collect()
+        let read = |at| (!*nulls.add(at)).then(|| *values.add(at));
+        Elements::new((0..count as usize).map(read).collect())
     }
 }
 
@@ -110,39 +109,38 @@ fn array(mut values: Vec<Datum>, element: &Element) -> Answer {
 }
 
 /// The elements of a text[].
-pub fn texts(array: Datum) -> Result<Vec<Option<String>>> {
+pub fn texts(array: Datum) -> Result<Elements<Option<String>>> {
     let read = |datum| unsafe { text::from_datum(datum) };
     // SAFETY (of `read`): elements of a text[] are texts.
-    elements(array, &TEXT)
-        .into_iter()
-        .map(|element| element.map(read).transpose())
-        .collect()
+    let texts = elements(array, &TEXT).map(|element| element.map(read).transpose());
+    Ok(Elements::new(texts.collect::<Result<_>>()?))
 }
 
 /// The elements of a text[], as the server stores them.
-pub fn text_bytes(array: Datum) -> Vec<Option<Vec<u8>>> {
+pub fn text_bytes(array: Datum) -> Elements<Option<Vec<u8>>> {
     // SAFETY: elements of a text[] are texts.
     let read = |datum| unsafe { text::bytes_from_datum(datum) };
-    elements(array, &TEXT)
-        .into_iter()
-        .map(|element| element.map(read))
-        .collect()
+    Elements::new(
+        elements(array, &TEXT)
+            .map(|element| element.map(read))
+            .collect(),
+    )
 }
 
 /// The elements of a name[].
-pub fn names(array: Datum) -> Vec<Option<String>> {
+pub fn names(array: Datum) -> Elements<Option<String>> {
     // SAFETY: a name is a NUL-terminated string in a field of fixed length.
     let read = |datum: Datum| unsafe { text::from_c(datum.cast_mut_ptr()) };
-    elements(array, &NAME)
-        .into_iter()
-        .map(|element| element.map(read))
-        .collect()
+    Elements::new(
+        elements(array, &NAME)
+            .map(|element| element.map(read))
+            .collect(),
+    )
 }
 
 /// The elements of an oid[] that holds no NULL.
 pub fn oids(array: Datum) -> Vec<Oid> {
     elements(array, &OID)
-        .into_iter()
         .flatten()
         .map(|datum| Oid::from(datum.value() as u32))
         .collect()
@@ -151,14 +149,13 @@ pub fn oids(array: Datum) -> Vec<Oid> {
 /// The elements of an int2[] that holds no NULL.
 pub fn int2s(array: Datum) -> Vec<i16> {
     elements(array, &INT2)
-        .into_iter()
         .flatten()
         .map(|datum| datum.value() as i16)
         .collect()
 }
 
 /// The elements of a jsonb[].
-pub fn jsonbs(array: Datum) -> Vec<Option<Datum>> {
+pub fn jsonbs(array: Datum) -> Elements<Option<Datum>> {
     elements(array, &JSONB)
 }
 

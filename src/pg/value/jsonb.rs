@@ -6,7 +6,9 @@ use pgrx::pg_sys::{self, jbvType, Datum, JsonbIteratorToken, Oid};
 
 use crate::errors::Result;
 use crate::pg::function::Answer;
+use crate::pg::interrupts;
 use crate::pg::text;
+use crate::pg::value::Elements;
 use crate::pg::varlena::Varlena;
 
 /// Valid JSON in the database's encoding, without the NUL escape, as jsonb in the current memory context.
@@ -67,7 +69,7 @@ pub unsafe fn read<'a>(datum: Datum) -> Result<Part<'a>> {
     let plain = Varlena::of(datum).plain().cast::<pg_sys::Jsonb>();
     let inside = Inside(&(*plain).root);
     if inside.is_scalar() {
-        let mut elements = inside.elements()?.into_iter();
+        let mut elements = inside.elements()?;
         Ok(elements.next().map_or(Part::Null, |(part, _)| part))
     } else {
         Ok(inside.into())
@@ -89,7 +91,7 @@ impl<'a> Inside<'a> {
     }
 
     /// Of an array, each with itself as a jsonb.
-    pub fn elements(self) -> Result<Vec<(Part<'a>, Whole)>> {
+    pub fn elements(self) -> Result<Elements<(Part<'a>, Whole)>> {
         let mut elements = Vec::new();
         self.walk(|token, value| {
             if token == JsonbIteratorToken::WJB_ELEM {
@@ -97,11 +99,11 @@ impl<'a> Inside<'a> {
             }
             Ok(())
         })?;
-        Ok(elements)
+        Ok(Elements::new(elements))
     }
 
     /// Of an object: names, values, and each value as a jsonb.
-    pub fn members(self) -> Result<Vec<(String, Part<'a>, Whole)>> {
+    pub fn members(self) -> Result<Elements<(String, Part<'a>, Whole)>> {
         let (mut members, mut name) = (Vec::new(), String::new());
         self.walk(|token, value| {
             match token {
@@ -113,7 +115,7 @@ impl<'a> Inside<'a> {
             }
             Ok(())
         })?;
-        Ok(members)
+        Ok(Elements::new(members))
     }
 
     /// What is right inside of it.
@@ -131,6 +133,7 @@ impl<'a> Inside<'a> {
                 if token == JsonbIteratorToken::WJB_DONE {
                     return Ok(());
                 }
+                interrupts::check();
                 each(token, &value)?;
             }
         }

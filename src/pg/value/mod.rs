@@ -4,6 +4,7 @@ pub mod answer;
 pub mod array;
 pub mod columns;
 pub mod composite;
+mod elements;
 pub mod interval;
 pub mod jsonb;
 mod scalar;
@@ -14,4 +15,5 @@ pub mod texts;
 pub mod tid;
 pub mod varlena;
 
+pub use elements::Elements;
 pub use scalar::{Char, Interval, Timestamp, Uuid};

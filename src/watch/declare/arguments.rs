@@ -121,7 +121,7 @@ fn read_events(call: Call) -> Result<Vec<Op>> {
     };
     let refused = |word: &str| Error::out_of_range("events", word, &listed(Op::WORDS));
     let mut events = Vec::new();
-    for (at, word) in array::texts(given)?.into_iter().enumerate() {
+    for (at, word) in array::texts(given)?.enumerate() {
         let word = word.ok_or_else(|| Error::null_argument(&format!("events[{}]", at + 1)))?;
         events.push(Op::parse(&word).ok_or_else(|| refused(&format!("\"{word}\"")))?);
     }
@@ -140,7 +140,6 @@ fn read_columns(call: Call) -> Result<Option<Vec<String>>> {
         return Ok(None);
     };
     let names = array::names(given)
-        .into_iter()
         .enumerate()
         .map(|(at, name)| name.ok_or_else(|| Error::null_argument(&format!("columns[{}]", at + 1))))
         .collect::<Result<Vec<_>>>()?;

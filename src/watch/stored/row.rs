@@ -96,13 +96,12 @@ pub(super) fn read(row: Row<'_>) -> Result<WatchDefinition> {
         owner_name: row.name(table::OWNER_NAME),
         channel: row.opt_bytes(table::CHANNEL),
         events: events
-            .iter()
             .flatten()
-            .map(|word| Op::parse(word).expect(constrained))
+            .map(|word| Op::parse(&word).expect(constrained))
             .collect(),
         columns: row
             .datum(table::COLUMN_NAMES)
-            .map(|names| array::names(names).into_iter().flatten().collect()),
+            .map(|names| array::names(names).flatten().collect()),
         condition: row.opt_text(table::CONDITION)?,
         payload: Payload::parse(&row.text(table::PAYLOAD)?).expect(constrained),
         payload_expr: row.opt_text(table::PAYLOAD_EXPR)?,
