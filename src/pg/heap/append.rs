@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys::{self, Datum};
 
+use super::partial::Partial;
 use super::{advance_command, Table};
 use crate::pg::function::Answer;
 use crate::pg::guard::guarded;
@@ -20,10 +21,11 @@ impl Table {
         unsafe {
             let state = pg_sys::CreateExecutorState();
             let info = self.open_indexes(false);
+            let partial = Partial::take(info);
             let mut slots = Slots::new(self.0);
             while rows.peek().is_some() {
                 slots.fill(rows.by_ref().take(MOST_AT_ONCE));
-                self.append_some(&mut slots, info, state);
+                self.append_some(&mut slots, info, &partial, state);
                 interrupts::check();
             }
             slots.free();
@@ -49,6 +51,7 @@ impl Table {
         &self,
         slots: &mut Slots,
         info: *mut pg_sys::ResultRelInfo,
+        partial: &Partial,
         state: *mut pg_sys::EState,
     ) {
         pg_sys::heap_multi_insert(
@@ -60,6 +63,7 @@ impl Table {
             std::ptr::null_mut(),
         );
         for slot in &slots.slots[..slots.filled] {
+            partial.choose(*slot);
             major::insert_index_entries(info, *slot, state, None);
         }
         let per_row = (*state).es_per_tuple_exprcontext;

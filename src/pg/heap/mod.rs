@@ -9,6 +9,7 @@ pub mod append_only;
 pub mod by_address;
 mod key;
 mod keyed;
+mod partial;
 mod scan;
 pub mod size;
 mod unique;
