@@ -15,15 +15,15 @@ CREATE SEQUENCE pushy_internal.first_position_seq CYCLE;
 COMMENT ON SEQUENCE pushy_internal.first_position_seq IS
   'The first number of a job that was given out here: what is loaded keeps its own number only below.';
 
-ALTER TABLE pushy_internal.live_job ADD COLUMN snoozes int;
+ALTER TABLE pushy_internal.live_job ADD COLUMN snoozes int, ADD COLUMN leased boolean;
 ALTER TABLE pushy_internal.live_job DROP CONSTRAINT live_job_state;
 ALTER TABLE pushy_internal.live_job ADD CONSTRAINT live_job_state CHECK (
-  (state OPERATOR(pg_catalog.=) 'a'::pg_catalog."char" AND position IS NOT NULL)
-  OR (state OPERATOR(pg_catalog.=) ANY (ARRAY['s'::pg_catalog."char", 'r'::pg_catalog."char", 'x'::pg_catalog."char"]) AND position IS NULL));
+  (state OPERATOR(pg_catalog.=) 'a'::pg_catalog."char" AND position IS NOT NULL AND leased IS NULL)
+  OR (state OPERATOR(pg_catalog.=) ANY (ARRAY['s'::pg_catalog."char", 'r'::pg_catalog."char"]) AND position IS NULL AND leased IS NULL)
+  OR (state OPERATOR(pg_catalog.=) 'x'::pg_catalog."char" AND position IS NULL AND leased IS NOT NULL AND leased));
 DROP INDEX pushy_internal.live_job_due;
 
-CREATE INDEX live_job_due ON pushy_internal.live_job (run_at, id)
-  WHERE position IS NULL AND state OPERATOR(pg_catalog.<>) 'x'::pg_catalog."char";
+CREATE INDEX live_job_due ON pushy_internal.live_job (run_at, id) WHERE position IS NULL AND leased IS NULL;
 COMMENT ON INDEX pushy_internal.live_job_due IS 'Jobs waiting for their time.';
 
 -- Claims that outlive a transaction. Beside the job's row, because a lease that is extended would write its arguments anew each time.

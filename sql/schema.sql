@@ -180,11 +180,12 @@ CREATE TABLE pushy_internal.live_job (
   beside       bigint,                           -- with a key: the newest job of that key that had started, 0 for none
   args         jsonb       NOT NULL,
   snoozes      int,                              -- times a handler has put it off; NULL: none, and no log or checkpoint is kept of it
+  leased       boolean,                          -- true: leased (pushy_internal.lease); NULL: not
   PRIMARY KEY (id),
   CONSTRAINT live_job_state CHECK (
-    (state OPERATOR(pg_catalog.=) 'a'::pg_catalog."char" AND position IS NOT NULL)
-    -- x: leased (pushy_internal.lease)
-    OR (state OPERATOR(pg_catalog.=) ANY (ARRAY['s'::pg_catalog."char", 'r'::pg_catalog."char", 'x'::pg_catalog."char"]) AND position IS NULL))
+    (state OPERATOR(pg_catalog.=) 'a'::pg_catalog."char" AND position IS NOT NULL AND leased IS NULL)
+    OR (state OPERATOR(pg_catalog.=) ANY (ARRAY['s'::pg_catalog."char", 'r'::pg_catalog."char"]) AND position IS NULL AND leased IS NULL)
+    OR (state OPERATOR(pg_catalog.=) 'x'::pg_catalog."char" AND position IS NULL AND leased IS NOT NULL AND leased))
 ) USING heap WITH (
   fillfactor = 90,
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
@@ -195,8 +196,9 @@ COMMENT ON TABLE pushy_internal.live_job IS 'Jobs not yet finished; see the view
 
 CREATE INDEX live_job_ready ON pushy_internal.live_job (queue_id, priority, position) WHERE position IS NOT NULL;
 COMMENT ON INDEX pushy_internal.live_job_ready IS 'The order in which executors take ready jobs.';
-CREATE INDEX live_job_due ON pushy_internal.live_job (run_at, id)
-  WHERE position IS NULL AND state OPERATOR(pg_catalog.<>) 'x'::pg_catalog."char";
+-- Asked of columns whether they are NULL, and nothing else: the server prepares a predicate in each statement that inserts, and one with an
+-- operator is planned and looked up each time (5 % of an enqueue).
+CREATE INDEX live_job_due ON pushy_internal.live_job (run_at, id) WHERE position IS NULL AND leased IS NULL;
 COMMENT ON INDEX pushy_internal.live_job_due IS 'Jobs waiting for their time.';
 CREATE UNIQUE INDEX live_job_unique ON pushy_internal.live_job (queue_id, unique_key, beside) WHERE unique_key IS NOT NULL;
 COMMENT ON INDEX pushy_internal.live_job_unique IS 'One job that waits for each unique key of a queue, and one more beside each that has started.';

@@ -307,6 +307,49 @@ def test_many_outcomes_are_one_statement(mails):
     assert mails.value("SELECT result::text FROM pushy.jobs WHERE id = %s", jobs[0]) == '{"big": 12345678901234567890}'
 
 
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+def test_completions_of_one_call_are_answered_each_by_itself(mails, level):
+    """Of two queues, with one said twice, one by a stranger's token, one that was extended in the same transaction, one that had failed before, and one with a log."""
+    mails.sql("SELECT pushy.queue_register('others', keep_completed => '0'); SELECT count(*) FROM pushy.enqueue_many('others', array_fill('{}'::jsonb, ARRAY[2]))")
+    jobs = enqueue(mails, 5)
+    [(failed, token)] = claim(mails)
+    assert mails.value("SELECT pushy.job_fail(%s, %s, 'no', retry_in => '0')", failed, token) == "available"
+    held = dict(claim(mails, 5))
+    others = dict(mails.rows("SELECT job_id, token FROM pushy.job_claim('others', 2)"))
+    logged, extended, foreign = jobs[1:4]
+    said = [{"job_id": job, "token": str(token), "outcome": "complete", "result": job} for job, token in [*held.items(), *others.items()]]
+    for one in said:
+        if one["job_id"] == foreign:
+            one["token"] = str(uuid.uuid4())
+    session = mails.connect()
+    session.execute(f"BEGIN ISOLATION LEVEL {level}")
+    session.execute("SELECT pushy.job_log('a line', 'info', %s, %s)", (logged, held[logged]))
+    session.execute("SELECT pushy.job_extend(%s, %s, '1 hour')", (extended, held[extended]))
+    assert session.execute("SELECT pushy.jobs_settle(%s)", (json.dumps([said[0], *reversed(said)]),)).fetchone() == (6,)
+    assert session.execute("SELECT pushy.jobs_settle(%s)", (json.dumps(said),)).fetchone() == (0,)
+    session.execute("COMMIT")
+    assert {job: state(mails, job) for job in held} == {job: "running" if job == foreign else "completed" for job in held}
+    assert mails.value("SELECT count(*) FROM pushy.jobs WHERE queue = 'others'") == 0
+    assert mails.rows("SELECT id, result::text::bigint FROM pushy.jobs WHERE state = 'completed' ORDER BY id") == [(job, job) for job in sorted(held) if job != foreign]
+    assert mails.value("SELECT array_agg(job_id) FROM pushy_internal.lease") == [foreign]
+    assert mails.rows("SELECT queue, completed FROM pushy.stats WHERE queue IS NOT NULL ORDER BY queue") == [("mails", 4), ("others", 2)]
+
+
+def test_two_who_settle_the_same_jobs_at_once_settle_each_once(mails):
+    enqueue(mails, 20)
+    said = json.dumps([{"job_id": job, "token": str(token), "outcome": "complete"} for job, token in claim(mails, 20)])
+    first, second = mails.connect(), mails.connect()
+    first.execute("BEGIN")
+    assert first.execute("SELECT pushy.jobs_settle(%s)", (said,)).fetchone() == (20,)
+    answers = []
+    waits = threading.Thread(target=lambda: answers.append(second.execute("SELECT pushy.jobs_settle(%s)", (said,)).fetchone()))
+    waits.start()
+    mails.wait_until("SELECT cardinality(pg_blocking_pids(%s)) > 0", params=(second.info.backend_pid,))
+    first.execute("COMMIT")
+    waits.join(60)
+    assert answers == [(0,)]
+
+
 @pytest.mark.parametrize("result", ["null", "5", "[1, [2, {}]]", '{"a": {"b": "\\u00fc"}}', '"text"', "false"])
 def test_a_settled_result_is_what_was_said(mails, result):
     [job] = enqueue(mails)

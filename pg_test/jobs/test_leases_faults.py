@@ -291,7 +291,7 @@ def test_workers_through_pgbouncer_in_transaction_mode(mails):
 
 
 # The job is ready, and its lease still there.
-LEFT = "UPDATE pushy_internal.live_job SET state = 'a', position = l.position FROM pushy_internal.lease l WHERE l.job_id = id"
+LEFT = "UPDATE pushy_internal.live_job SET state = 'a', position = l.position, leased = NULL FROM pushy_internal.lease l WHERE l.job_id = id"
 
 
 @pytest.mark.parametrize("worker", ["gone", "another", None])

@@ -508,7 +508,7 @@ def test_a_lease_that_is_left_of_a_ready_job_stops_no_procedure(db):
     job = enqueue(db)
     gate.wait_for_arrival()
     db.sql("""
-        UPDATE pushy_internal.live_job SET state = 'a', position = l.position FROM pushy_internal.lease l WHERE l.job_id = id;
+        UPDATE pushy_internal.live_job SET state = 'a', position = l.position, leased = NULL FROM pushy_internal.lease l WHERE l.job_id = id;
         SELECT pushy.queue_pause('q'), pushy.queue_resume('q')""")
     gate.open()
     assert db.job_wait(job)["state"] == "completed"

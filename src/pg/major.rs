@@ -301,6 +301,55 @@ pub(super) unsafe fn insert_index_entries(
     );
 }
 
+/// The same for a new version of a row, of which an entry may be there already under the same keys.
+pub(super) unsafe fn update_index_entries(
+    info: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    state: *mut pg_sys::EState,
+) {
+    let none = std::ptr::null_mut();
+    let all = std::ptr::null_mut();
+    #[cfg(feature = "pg15")]
+    pg_sys::ExecInsertIndexTuples(info, slot, state, true, false, none, all);
+    #[cfg(not(feature = "pg15"))]
+    pg_sys::ExecInsertIndexTuples(info, slot, state, true, false, none, all, false);
+}
+
+/// Writes a new version of a row that the caller has locked; whether the entries of the old one lead to it. To be called within a guard.
+pub(super) unsafe fn heap_update(
+    table: pg_sys::Relation,
+    old: pg_sys::ItemPointer,
+    new: pg_sys::HeapTuple,
+) -> bool {
+    #[cfg(feature = "pg15")]
+    {
+        extern "C-unwind" {
+            fn simple_heap_update(
+                table: pg_sys::Relation,
+                old: pg_sys::ItemPointer,
+                new: pg_sys::HeapTuple,
+            );
+        }
+        simple_heap_update(table, old, new);
+        u32::from((*(*new).t_data).t_infomask2) & pg_sys::HEAP_ONLY_TUPLE != 0
+    }
+    #[cfg(not(feature = "pg15"))]
+    {
+        extern "C-unwind" {
+            fn simple_heap_update(
+                table: pg_sys::Relation,
+                old: pg_sys::ItemPointer,
+                new: pg_sys::HeapTuple,
+                entries: *mut pg_sys::TU_UpdateIndexes::Type,
+            );
+        }
+        let mut entries = pg_sys::TU_UpdateIndexes::TU_None;
+        simple_heap_update(table, old, new, &mut entries);
+        // No index of ours is one that summarises pages.
+        entries != pg_sys::TU_UpdateIndexes::TU_All
+    }
+}
+
 pub(super) unsafe fn begin_index_scan(
     table: pg_sys::Relation,
     index: pg_sys::Relation,

@@ -207,7 +207,9 @@ impl<'a> SessionRun<'a> {
             }
             (Ok(done), _) => {
                 let jobs = std::slice::from_ref(job);
-                identity::as_owner(|| complete::complete(self.queue, self.slot, jobs, &[done]))
+                identity::as_owner(|| {
+                    complete::complete(self.queue, self.slot, jobs, claim::claimed_in(), &[done])
+                })
             }
             // Somebody cancels this session's statement, not the job.
             (Err(error), _) if error.sqlstate == SqlState::QUERY_CANCELED => {

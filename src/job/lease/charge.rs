@@ -54,6 +54,7 @@ pub fn charge(
         queue,
         slot,
         job,
+        lease,
         &Attempt {
             started_at: Some(lease.leased_at),
             ended_at: clock::now(),

@@ -1,5 +1,6 @@
 //! A job that the caller says it holds: found by its number, locked, and compared with the token of its lease.
 
+use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
 use pushy_core::job_state::JobState;
@@ -9,9 +10,9 @@ use crate::job::claimed::Claimed;
 use crate::job::live;
 use crate::job::tables::lease as table;
 use crate::pg::heap::{self, Key};
-use crate::pg::spi::Tid;
+use crate::pg::spi::{Row, Tid};
 use crate::pg::value::{Timestamp, Uuid};
-use crate::pg::{identity, Oid};
+use crate::pg::{identity, interrupts, Oid};
 use crate::queue::cache::{self, CachedQueue};
 use crate::queue::definition::QueueDefinition;
 use crate::queue::privilege::{self, Privilege};
@@ -52,27 +53,51 @@ impl Lease {
 
 const SHAPE: (&[&str], &AtomicU64) = (table::COLUMNS, &table::CHECKED);
 
-/// The lease of a job, as it is at this moment; as the extension's owner, as are the next two.
+fn read(row: Row<'_>, tid: Tid) -> Result<Lease> {
+    Ok(Lease {
+        tid,
+        token: row.uuid(table::TOKEN),
+        until: row.timestamp(table::UNTIL),
+        leased_at: row.timestamp(table::LEASED_AT),
+        said_at: row.timestamp(table::SAID_AT),
+        position: row.i64(table::POSITION),
+        claimed_by: row.oid(table::CLAIMED_BY),
+        worker: row.opt_text(table::WORKER)?,
+        session: row.opt_i64(table::SESSION),
+        inside: row.bool(table::INSIDE),
+        queue_id: row.i32(table::QUEUE_ID),
+    })
+}
+
+/// The lease of a job, as it is at this moment; as the extension's owner, as are the next three.
 pub fn lease_of(job: i64) -> Result<Option<Lease>> {
     let mut lease = None;
     let keys = [Key::int8_equals(1, job)];
     heap::read_now("lease", SHAPE, "lease_pkey", &keys, |row, tid| {
-        lease = Some(Lease {
-            tid,
-            token: row.uuid(table::TOKEN),
-            until: row.timestamp(table::UNTIL),
-            leased_at: row.timestamp(table::LEASED_AT),
-            said_at: row.timestamp(table::SAID_AT),
-            position: row.i64(table::POSITION),
-            claimed_by: row.oid(table::CLAIMED_BY),
-            worker: row.opt_text(table::WORKER)?,
-            session: row.opt_i64(table::SESSION),
-            inside: row.bool(table::INSIDE),
-            queue_id: row.i32(table::QUEUE_ID),
-        });
+        lease = Some(read(row, tid)?);
         Ok(false)
     })?;
     Ok(lease)
+}
+
+/// The same of several jobs.
+pub fn leases_of(jobs: impl Iterator<Item = i64>) -> Result<Vec<Option<Lease>>> {
+    let leases = heap::open_for_reading("lease")?;
+    heap::check_columns(&leases, SHAPE.0, SHAPE.1)?;
+    let mut finder = leases.finder("lease_pkey")?;
+    jobs.map(|job| {
+        interrupts::check();
+        finder.find(job, read)
+    })
+    .collect()
+}
+
+/// A queue whose jobs the caller may do; None: it is gone, or the caller is not to know of it.
+pub fn known_to(queue_id: i32, caller: Oid) -> Result<Option<Rc<CachedQueue>>> {
+    match cache::get_of_many(queue_id)? {
+        Some(known) if may(&known, caller)? => Ok(Some(known)),
+        _ => Ok(None),
+    }
 }
 
 /// The jobs of a queue that a role holds under this worker's name, in their order, so many at most.
@@ -97,10 +122,7 @@ pub fn find(job: i64, token: Uuid) -> Result<Option<LeasedJob>> {
     let Some(seen) = identity::as_owner(|| lease_of(job))? else {
         return Ok(None);
     };
-    let Some(known) = cache::get_of_many(seen.queue_id)? else {
-        return Ok(None);
-    };
-    if !may(&known, caller)? {
+    if known_to(seen.queue_id, caller)?.is_none() {
         return Ok(None);
     }
     // Before the lock: whoever comes late shall not wait for those who work on the job now.
@@ -118,12 +140,9 @@ pub fn find(job: i64, token: Uuid) -> Result<Option<LeasedJob>> {
         return Ok(None);
     };
     // Again, because it may have waited.
-    let Some(known) = cache::get_of_many(lease.queue_id)? else {
+    let Some(known) = known_to(lease.queue_id, caller)? else {
         return Ok(None);
     };
-    if !may(&known, caller)? {
-        return Ok(None);
-    }
     let queue = &known.definition;
     Ok(Some(LeasedJob {
         slot: known.slot.or_else(|| cache::slot_of(queue)),

@@ -6,6 +6,7 @@
 
 mod charge;
 mod claim;
+mod done;
 mod enter;
 pub mod expire;
 mod extend;

@@ -64,7 +64,7 @@ pub fn end(session: i64, id: i64) -> Result<bool> {
         charge(&queue, slot, job, &lease, Why::SessionEnded)?;
     } else {
         // The server ended it, by its own end.
-        lease::give_back(&queue, slot, job, lease.position)?;
+        lease::give_back(&queue, slot, job, &lease)?;
     }
     Ok(true)
 }

@@ -3,11 +3,11 @@
 use pushy_core::job_state::JobState;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::job::lease::leased_job::{self, LeasedJob};
-use crate::job::moves::complete::Completed;
+use crate::job::lease::done::{complete_all, Done};
+use crate::job::lease::leased_job;
+use crate::job::log;
 use crate::job::moves::lease;
 use crate::job::moves::retry_or_discard::{Attempt, Next};
-use crate::job::{live, log};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::Uuid;
 use crate::pg::{clock, identity, transaction};
@@ -17,7 +17,9 @@ sql_function!(pushy_job_complete_v1, |call| {
     transaction::require_writable(c"pushy.job_complete()");
     let (job, token) = (call.i64("job_id", 0)?, call.uuid("token", 1)?);
     let result = call.datum(2).map_or(Answer::Null, Answer::Datum);
-    complete(job, token, result)
+    let done = [Done { job, token, result }];
+    let settled = complete_all(&done).map_err(|wrong| wrong.error)?;
+    Ok(settled == 1)
 });
 
 sql_function!(pushy_job_fail_v1, |call| {
@@ -47,30 +49,6 @@ fn read_length(call: Call, name: &str, index: usize) -> Result<Option<i64>> {
         )),
         length_us => Ok(length_us),
     }
-}
-
-/// False: the caller holds the job no longer.
-pub(super) fn complete(job: i64, token: Uuid, result: Answer) -> Result<bool> {
-    let Some(leased) = leased_job::find(job, token)? else {
-        return Ok(false);
-    };
-    let LeasedJob {
-        queue,
-        slot,
-        mut job,
-        lease,
-    } = leased;
-    identity::as_owner(|| {
-        job.args = live::args_here(job.id)?;
-        let done = Completed {
-            of: 0,
-            started_at: lease.leased_at,
-            finished_at: clock::now(),
-            result,
-        };
-        lease::complete(&queue, slot, &[job], &[done])
-    })?;
-    Ok(true)
 }
 
 /// What a worker says of an error, as a handler's error is kept.
@@ -134,7 +112,16 @@ pub(super) fn fail(
         error,
         next,
     };
-    identity::as_owner(|| lease::fail(&leased.queue, leased.slot, &leased.job, &failed)).map(Some)
+    identity::as_owner(|| {
+        lease::fail(
+            &leased.queue,
+            leased.slot,
+            &leased.job,
+            &leased.lease,
+            &failed,
+        )
+    })
+    .map(Some)
 }
 
 /// False: the caller holds the job no longer.
@@ -142,10 +129,12 @@ pub(super) fn release(job: i64, token: Uuid, delay_us: Option<i64>) -> Result<bo
     let Some(leased) = leased_job::find(job, token)? else {
         return Ok(false);
     };
-    let (queue, slot, job) = (&leased.queue, leased.slot, &leased.job);
+    let (queue, slot, job, lease) = (&leased.queue, leased.slot, &leased.job, &leased.lease);
     identity::as_owner(|| match delay_us {
-        Some(delay) if delay > 0 => lease::snooze(queue, slot, job, clock::now().plus_us(delay)),
-        _ => lease::release(queue, slot, job, leased.lease.position),
+        Some(delay) if delay > 0 => {
+            lease::snooze(queue, slot, job, lease, clock::now().plus_us(delay))
+        }
+        _ => lease::release(queue, slot, job, lease),
     })?;
     Ok(true)
 }
@@ -164,6 +153,7 @@ pub(super) fn snooze(job: i64, token: Uuid, delay_us: i64, reason: Option<&str>)
             &leased.queue,
             leased.slot,
             &leased.job,
+            &leased.lease,
             now.plus_us(delay_us),
         )
     })?;

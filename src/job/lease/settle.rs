@@ -1,8 +1,10 @@
 //! jobs_settle: how many claimed jobs ended, in one statement.
 
 use crate::errors::{Error, Result, SqlState};
+use crate::job::lease::done::{complete_all, Done};
 use crate::job::lease::{extend, outcome};
 use crate::pg::function::{Answer, Call};
+use crate::pg::interrupts;
 use crate::pg::jsonb::{Inside, Number, Part};
 use crate::pg::transaction;
 use crate::pg::value::Uuid;
@@ -63,7 +65,7 @@ fn settle(call: Call) -> Result<i32> {
     let Part::Array(array) = call.jsonb("outcomes", 0)? else {
         return Err(wrong("outcomes is not an array".into()));
     };
-    let elements = array.elements()?.into_iter().zip(1..);
+    let elements = array.elements()?.zip(1..);
     let mut outcomes = elements
         .map(|((part, _), number)| {
             read(part, number).map_err(|what| {
@@ -76,14 +78,45 @@ fn settle(call: Call) -> Result<i32> {
     // Whoever settles the same jobs at the same time locks them in the same order.
     outcomes.sort_by_key(|outcome| outcome.job_id);
     let mut settled = 0;
-    for outcome in &outcomes {
-        let has_settled = outcome.settle().map_err(|error| match error.detail {
-            None => error.detail(format!("In element {} of outcomes.", outcome.number)),
-            Some(_) => error,
-        })?;
-        settled += i32::from(has_settled);
+    for together in outcomes.chunk_by(are_together) {
+        for some in together.chunks(MOST_TOGETHER) {
+            interrupts::check();
+            settled += settle_some(some)?;
+        }
     }
-    Ok(settled)
+    Ok(settled as i32)
+}
+
+/// Completions that are written at once: their arguments are in memory until then.
+const MOST_TOGETHER: usize = 1_000;
+
+/// Jobs that are done, each said once: what is said of a job twice comes one after the other.
+fn are_together(one: &Outcome, next: &Outcome) -> bool {
+    one.ended == Ended::Complete && next.ended == Ended::Complete && one.job_id != next.job_id
+}
+
+/// One outcome, or several completions.
+fn settle_some(outcomes: &[Outcome]) -> Result<usize> {
+    let in_element = |error: Error, of: usize| match error.detail {
+        None => error.detail(format!("In element {} of outcomes.", outcomes[of].number)),
+        Some(_) => error,
+    };
+    if outcomes[0].ended != Ended::Complete {
+        let has_settled = outcomes[0].settle().map_err(|error| in_element(error, 0))?;
+        return Ok(usize::from(has_settled));
+    }
+    let done: Vec<Done> = outcomes
+        .iter()
+        .map(|outcome| Done {
+            job: outcome.job_id,
+            token: outcome.token,
+            result: outcome.result,
+        })
+        .collect();
+    complete_all(&done).map_err(|wrong| match wrong.of {
+        Some(of) => in_element(wrong.error, of),
+        None => wrong.error,
+    })
 }
 
 /// What is wrong with it is said in words.
@@ -180,7 +213,7 @@ impl Outcome {
     fn settle(&self) -> Result<bool> {
         let (job_id, token) = (self.job_id, self.token);
         match self.ended {
-            Ended::Complete => outcome::complete(job_id, token, self.result),
+            Ended::Complete => unreachable!("completions are written together"),
             Ended::Fail | Ended::Discard => {
                 let error = outcome::error(
                     self.error.clone(),

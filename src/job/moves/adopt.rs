@@ -135,7 +135,7 @@ static FORGET_FINISHED: Plan = Plan::new(
 
 /// Leased where they come from, by a lease that was not loaded: ready again, where they stood first.
 static RELEASE_UNLEASED: Plan = Plan::new(
-    "UPDATE pushy_internal.live_job j SET state = $2, position = j.id OPERATOR(pg_catalog.&) $4 \
+    "UPDATE pushy_internal.live_job j SET state = $2, leased = NULL, position = j.id OPERATOR(pg_catalog.&) $4 \
       WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.state OPERATOR(pg_catalog.=) $3 \
         AND NOT EXISTS (SELECT FROM pushy_internal.lease l WHERE l.job_id OPERATOR(pg_catalog.=) j.id \
                            AND l.queue_id OPERATOR(pg_catalog.=) $1)",

@@ -8,7 +8,7 @@ use crate::errors::Result;
 use crate::job::claimed::Claimed;
 use crate::job::tables::live_job;
 use crate::pg::function::Answer;
-use crate::pg::heap::{self, Asked, Key, Locked, Table};
+use crate::pg::heap::{self, Asked, Key, Locked};
 use crate::pg::memory::Context;
 use crate::pg::per_process::PerProcess;
 use crate::pg::snapshot::Snapshot;
@@ -47,10 +47,10 @@ impl ClaimLimit {
 /// The file of the table when this process last claimed jobs.
 static CLAIMED_IN: PerProcess<Cell<u32>> = PerProcess::new(Cell::new(0));
 
-/// Whether the jobs that this process has claimed are still where their `tid` says: a handler of a superuser may have rewritten
-/// the table in this very transaction.
-pub fn is_in_place(table: &Table) -> bool {
-    CLAIMED_IN.get() == table.file()
+/// In which file of the table the jobs that this process has claimed last were where their `tid` says: a handler of a superuser may have
+/// rewritten the table in this very transaction.
+pub fn claimed_in() -> u32 {
+    CLAIMED_IN.get()
 }
 
 /// Locks ready jobs of one priority from position `from` on, in order, as many as the limit has, skipping those that

@@ -2,7 +2,7 @@
 
 use pushy_core::job_state::{JobEvent, JobState};
 
-use super::{claim, failure_rows};
+use super::failure_rows;
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
 use crate::job::{checkpoint, history, live, log};
@@ -24,7 +24,7 @@ pub struct Completed {
     pub result: Answer,
 }
 
-/// Completes jobs whose rows this transaction holds. A batch is one multi-insert into the history and a
+/// Completes jobs whose rows this transaction holds, and has found in this file of the table. A batch is one multi-insert into the history and a
 /// deletion by ctid for each job; as one SQL statement (DELETE … RETURNING, INSERT) with a kept plan it
 /// fell to 3,400 jobs/s in batches of one, the plan being made for a table that was small then.
 /// They are counted by the commit, all at once.
@@ -32,6 +32,7 @@ pub fn complete(
     queue: &QueueDefinition,
     slot: Option<usize>,
     claimed: &[Claimed],
+    found_in: u32,
     done: &[Completed],
 ) -> Result<()> {
     let Some(last) = done.last() else {
@@ -90,7 +91,7 @@ pub fn complete(
         forget_checkpoints(done.iter().map(|done| &claimed[done.of]))?;
     }
     let table = heap::open("live_job")?;
-    if claim::is_in_place(&table) {
+    if table.file() == found_in {
         table.delete(done.iter().map(|done| claimed[done.of].tid));
         heap::advance_command();
     } else {

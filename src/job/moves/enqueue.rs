@@ -78,6 +78,7 @@ impl Request {
     pub fn add_numbered(&self, jobs: &[(i64, Datum)]) -> Result<()> {
         if self.is_too_deep() {
             for (id, args) in jobs {
+                interrupts::check();
                 discard::at_birth(self, *id, *args, None)?;
             }
         } else if let Some((first, _)) = jobs.first() {
@@ -169,7 +170,7 @@ impl Request {
 
     /// A row of the table; `unique`: its key, and beside which job of that key it stands.
     #[inline]
-    fn row(&self, id: i64, args: Datum, unique: Option<(&str, i64)>) -> [Answer; 19] {
+    fn row(&self, id: i64, args: Datum, unique: Option<(&str, i64)>) -> [Answer; 20] {
         let stored = Stored::of(self.birth().state(), id);
         *params![
             id,
@@ -191,6 +192,7 @@ impl Request {
             unique.map(|unique| unique.1),
             args,
             None::<i32>,
+            None::<bool>,
         ]
     }
 

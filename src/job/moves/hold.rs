@@ -10,7 +10,7 @@ use pushy_core::job_state::{JobEvent, JobState};
 use super::complete::{self, Completed};
 use super::retry_or_discard::{self, Attempt};
 use super::rows::announce_ready;
-use super::{cancel, give_back, lease, snooze, step};
+use super::{cancel, claim, give_back, lease, snooze, step};
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
 use crate::job::lease::leased_job;
@@ -29,7 +29,7 @@ const FREE: JobState = CLAIMED.after(JobEvent::Release);
 
 // A log and a checkpoint may come of it, in transactions of which the job's end knows nothing.
 static TAKE: Plan = Plan::new(
-    "UPDATE pushy_internal.live_job SET state = $2, position = NULL, snoozes = COALESCE(snoozes, 0) \
+    "UPDATE pushy_internal.live_job SET state = $2, position = NULL, leased = true, snoozes = COALESCE(snoozes, 0) \
       WHERE id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID, BuiltinOid::CHAROID],
 );
@@ -110,7 +110,7 @@ pub fn complete(
     let mut job = job;
     job.args = live::args_here(job.id)?;
     lease::end_with(queue, job.id, CLAIMED)?;
-    complete::complete(queue, slot, &[job], &[done])
+    complete::complete(queue, slot, &[job], claim::claimed_in(), &[done])
 }
 
 /// The attempt has failed.
@@ -157,11 +157,11 @@ pub fn give_back(
     if is_counted {
         give_back::count(job.id)?;
     }
-    lease::release(queue, slot, job, position)
+    lease::release_held(queue, slot, job, position)
 }
 
 static PUT_BACK: Plan = Plan::new(
-    "UPDATE pushy_internal.live_job SET state = $2, position = $3 WHERE id OPERATOR(pg_catalog.=) $1",
+    "UPDATE pushy_internal.live_job SET state = $2, position = $3, leased = NULL WHERE id OPERATOR(pg_catalog.=) $1",
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::CHAROID,

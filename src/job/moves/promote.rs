@@ -34,7 +34,7 @@ struct Due {
 macro_rules! due_of_queue {
     () => {
         "SELECT j.id, j.queue_id, j.priority FROM pushy_internal.live_job j \
-          WHERE j.position IS NULL AND j.state OPERATOR(pg_catalog.<>) 'x'::pg_catalog.\"char\" \
+          WHERE j.position IS NULL AND j.leased IS NULL \
             AND j.run_at OPERATOR(pg_catalog.<=) $1 AND j.queue_id OPERATOR(pg_catalog.=) $3 \
           ORDER BY j.run_at, j.id LIMIT $2"
     };

@@ -39,7 +39,7 @@ pub enum Next {
 }
 
 static RETRY: Plan = Plan::new(
-    "UPDATE pushy_internal.live_job SET attempt = $2, state = $3, position = $4, run_at = $5, give_backs = 0, suspicions = 0 \
+    "UPDATE pushy_internal.live_job SET attempt = $2, state = $3, position = $4, run_at = $5, leased = NULL, give_backs = 0, suspicions = 0 \
       WHERE ctid OPERATOR(pg_catalog.=) $1",
     &[
         BuiltinOid::TIDOID,

@@ -22,7 +22,7 @@ use crate::shared::{self, pending};
 
 // By its place, as a move among the finished ones.
 static MAKE_READY: Plan = Plan::new(
-    "UPDATE pushy_internal.live_job SET state = $2, position = $3, run_at = $4, give_backs = 0, suspicions = 0 \
+    "UPDATE pushy_internal.live_job SET state = $2, position = $3, run_at = $4, leased = NULL, give_backs = 0, suspicions = 0 \
       WHERE ctid OPERATOR(pg_catalog.=) $1",
     &[
         BuiltinOid::TIDOID,
@@ -92,7 +92,7 @@ fn live_row(
     now: Timestamp,
     queue_max_attempts: i32,
     beside: Option<i64>,
-) -> [Answer; 19] {
+) -> [Answer; 20] {
     use finished_job::{
         ARGS, ATTEMPT, CAUSED_BY, DEPTH, ENQUEUED_AT, ENQUEUED_BY, ID, MAX_ATTEMPTS, PRIORITY,
         QUEUE_ID, TIMEOUT_US, UNIQUE_KEY,
@@ -124,6 +124,7 @@ fn live_row(
         beside,
         row.answer_copied(ARGS),
         0i32,
+        None::<bool>,
     ]
 }
 

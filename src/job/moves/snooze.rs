@@ -18,7 +18,7 @@ use crate::shared::statistics::QueueCounts;
 
 static SNOOZE: Plan = Plan::new(
     "UPDATE pushy_internal.live_job \
-        SET state = $2, position = $3, run_at = $4, give_backs = 0, suspicions = 0, \
+        SET state = $2, position = $3, run_at = $4, leased = NULL, give_backs = 0, suspicions = 0, \
             snoozes = COALESCE(snoozes, 0) OPERATOR(pg_catalog.+) 1 \
       WHERE ctid OPERATOR(pg_catalog.=) $1",
     &[

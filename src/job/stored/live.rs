@@ -59,6 +59,16 @@ fn read(row: Row<'_>, tid: Tid) -> Result<Live> {
     })
 }
 
+/// The same with the arguments, in `memory`.
+pub fn read_with_args(row: Row<'_>, tid: Tid, memory: &Context) -> Result<Live> {
+    let args = row.varlena_in(live_job::ARGS, memory.raw());
+    let args_bytes = row.length(live_job::ARGS);
+    let mut live = read(row, tid)?;
+    live.job.args = args.map_or(Answer::Null, Answer::Datum);
+    live.job.args_bytes = args_bytes;
+    Ok(live)
+}
+
 /// The job without a lock; as the extension's owner, as are the next two.
 pub fn get(id: i64) -> Result<Option<Live>> {
     let mut found = None;

@@ -34,6 +34,7 @@ pub mod live_job {
         BESIDE "beside",
         ARGS "args",
         SNOOZES "snoozes",
+        LEASED "leased",
     }
 }
 

@@ -136,7 +136,7 @@ impl Table {
         Ok(())
     }
 
-    fn lock_at(
+    pub(super) fn lock_at(
         &self,
         place: Tid,
         mode: pg_sys::LockTupleMode::Type,

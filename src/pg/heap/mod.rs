@@ -7,12 +7,14 @@
 mod append;
 pub mod append_only;
 pub mod by_address;
+mod finder;
 mod key;
 mod keyed;
 mod partial;
 mod scan;
 pub mod size;
 mod unique;
+mod update;
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, Ordering};

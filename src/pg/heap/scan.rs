@@ -58,7 +58,7 @@ extern "C-unwind" {
 /// What to scan an index with to find what `snapshot` sees, and whether that meets rows that it does not see. The server
 /// remembers what a SERIALIZABLE transaction reads with a snapshot of a moment only (SerializationNeededForRead in predicate.c):
 /// there the scan meets every version of a row, of which the snapshot sees one at most.
-fn scanned(snapshot: &Snapshot) -> (pg_sys::Snapshot, bool) {
+pub(super) fn scanned(snapshot: &Snapshot) -> (pg_sys::Snapshot, bool) {
     if transaction::is_serializable() {
         (&raw mut pg_sys::SnapshotAnyData, true)
     } else {
@@ -253,7 +253,11 @@ impl Table {
     ///
     /// # Safety
     /// The slot has a row of this table.
-    unsafe fn is_seen(&self, met: *mut pg_sys::TupleTableSlot, snapshot: &Snapshot) -> bool {
+    pub(super) unsafe fn is_seen(
+        &self,
+        met: *mut pg_sys::TupleTableSlot,
+        snapshot: &Snapshot,
+    ) -> bool {
         let satisfies = (*(*self.0).rd_tableam)
             .tuple_satisfies_snapshot
             .expect("every table access method has it");

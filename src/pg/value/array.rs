@@ -4,7 +4,6 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 use crate::errors::Result;
 use crate::pg::function::{Answer, IntoAnswer};
-use crate::pg::spi::Tid;
 use crate::pg::text;
 use crate::pg::value::Uuid;
 use crate::pg::value::{Elements, Timestamp};
@@ -34,12 +33,6 @@ const OID: Element = Element {
     length: 4,
     by_value: true,
     align: b'i',
-};
-const TID: Element = Element {
-    oid: pg_sys::TIDOID,
-    length: 6,
-    by_value: false,
-    align: b's',
 };
 const INT2: Element = Element {
     oid: pg_sys::INT2OID,
@@ -187,14 +180,6 @@ pub fn of_int8s(values: &[i64]) -> Answer {
 pub fn of_timestamps(values: impl IntoIterator<Item = Timestamp>) -> Answer {
     let values = values.into_iter().map(|value| Datum::from(value.0));
     array(values.collect(), &TIMESTAMPTZ)
-}
-
-pub fn of_tids(values: impl IntoIterator<Item = Tid>) -> Answer {
-    let datum = |tid: Tid| match tid.into_answer() {
-        Answer::Datum(datum) => datum,
-        Answer::Null => unreachable!("a place is not NULL"),
-    };
-    array(values.into_iter().map(datum).collect(), &TID)
 }
 
 pub fn of_uuids(values: impl IntoIterator<Item = Uuid>) -> Answer {

@@ -43,9 +43,11 @@ pub fn lease_said(key: QueueKey, now: i64, time: i64) {
     });
 }
 
-/// A lease of a worker outside ends.
-pub fn lease_ended(key: QueueKey) {
-    with(|pending| pending.change_of_leases(key).ended += 1);
+/// So many leases of workers outside end.
+pub fn leases_ended(key: QueueKey, leases: u32) {
+    if leases > 0 {
+        with(|pending| pending.change_of_leases(key).ended += leases);
+    }
 }
 
 /// How many leases of a queue this transaction adds, and ends, so far.

@@ -23,7 +23,7 @@ pub use collect::{
 pub use collect_changes::{
     created, defined, dropped, has_changes, presence, privileges_changed, subscriptions_changed,
 };
-pub use collect_leases::{lease_ended, lease_ends, lease_said, leased, leases_of};
+pub use collect_leases::{lease_ends, lease_said, leased, leases_ended, leases_of};
 
 use std::cell::RefCell;
 

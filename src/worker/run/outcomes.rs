@@ -8,6 +8,7 @@ use pushy_core::{batch, histogram};
 use crate::errors::{Error, Result};
 use crate::job::claimed::Claimed;
 use crate::job::moves::cancel::cancel;
+use crate::job::moves::claim::claimed_in;
 use crate::job::moves::complete::{complete, Completed};
 use crate::job::moves::give_back::give_back;
 use crate::job::moves::retry_or_discard::{fail, Attempt, Next};
@@ -123,7 +124,7 @@ pub(in crate::worker) fn record(
     outcomes: &Outcomes,
 ) -> Result<()> {
     let (queue, slot, from) = (&work.queue, Some(work.slot), JobState::Running);
-    complete(queue, slot, claimed, &outcomes.done)?;
+    complete(queue, slot, claimed, claimed_in(), &outcomes.done)?;
     for failed in &outcomes.failed {
         let attempt = Attempt {
             started_at: Some(failed.started_at),
