@@ -159,6 +159,23 @@ def test_a_claim_that_is_too_long_for_the_network_asks_for_fewer(db: Database, s
         thread.join(15 * PATIENCE)
 
 
+def test_one_job_that_is_too_long_for_the_network_is_given_more_time(db: Database, server: Server, start, caplog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes in five seconds; an answer may take two."""
+    monkeypatch.setattr(puller, "ANSWER_S", 2.0)
+    db.queue(lease="1 hour", max_attempts=1)
+    db.rows("SELECT pushy.enqueue('q', pg_catalog.to_jsonb(pg_catalog.repeat('x', 4000000)))")
+    with network(server.folder) as between:
+        between.pause = 0.01
+        worker = pushy.Worker(f"host=127.0.0.1 port={between.port} user=postgres dbname={db.name}")
+        worker.handler("q", concurrency=1)(lambda job: None)
+        thread = start(worker)
+        eventually(lambda: db.count("completed") == 1, "it is done")
+        assert "one job of queue q was not answered in time" in caplog.text
+        between.pause = 0
+        worker.stop()
+        thread.join(15 * PATIENCE)
+
+
 @pytest.mark.parametrize("how", ["is too long for the network", "breaks the connection", "is refused for its size"])
 def test_a_result_that_never_arrives_is_left_out(db: Database, start, caplog, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     real = Link.fetch

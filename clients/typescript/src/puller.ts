@@ -18,6 +18,7 @@ import type { Settler } from './settler.js'
 import { CLAIM, WAIT } from './statements.js'
 
 const MOST_JOBS = 1_000 // of one claim, as the server allows
+const MOST_PATIENCE = 20 // times as long as an answer usually may take: for one job that needs longer than that
 const WAIT_S = 60 // then it asks again, so that a connection that died unseen is noticed
 
 export interface Handler {
@@ -67,6 +68,8 @@ export class Puller implements Keeper {
   #isWaitRefused = false
   #requests = 0
   #most = MOST_JOBS
+  /** How many times as long as usual the next answer may take. */
+  #patience = 1
   #pulling: Promise<void> | undefined
 
   constructor(connection: Connection, services: Services, handler: Handler) {
@@ -170,10 +173,7 @@ export class Puller implements Keeper {
         if (error instanceof Unreachable) this.#isWaitRefused = false
         // The server said no, so this name holds nothing. After any other error it may hold jobs.
         if (error instanceof pg.DatabaseError || error instanceof Bound) this.#request = undefined
-        // An answer that is too long for the network would be too long again.
-        else if (error instanceof Unreachable && error.isLate && this.#request !== undefined) {
-          this.#most = this.#request.maxJobs = Math.max(1, Math.floor(this.#request.maxJobs / 2))
-        }
+        else if (error instanceof Unreachable && error.isLate && this.#request !== undefined) this.#askLess(this.#request)
         if (this.#stopping && !this.#owed()) return
         // A fault of this library is no reason to leave the other queues.
         if (!(error instanceof Unreachable) && this.#request !== undefined) await this.#link.close()
@@ -183,6 +183,21 @@ export class Puller implements Keeper {
         await this.#sleep(pauseMs)
       }
     }
+  }
+
+  /** An answer that is too long for the network would be too long again; that of one job is given more time instead. */
+  #askLess(request: Request): void {
+    if (request.maxJobs > 1) {
+      this.#most = request.maxJobs = Math.floor(request.maxJobs / 2)
+      return
+    }
+    this.#patience = Math.min(MOST_PATIENCE, this.#patience * 2)
+    const seconds = (this.#patience * Link.answerMs) / 1000
+    this.#services.report.log(
+      'warn',
+      `one job of queue ${this.queue} was not answered in time: its arguments may be too long for this network; the next answer may take ${seconds} s`,
+      { event: 'slow', queue: this.queue },
+    )
   }
 
   /** Cut short by stop(), unless a claim is to be repeated. */
@@ -202,9 +217,11 @@ export class Puller implements Keeper {
   async #claim(request: Request): Promise<Held[]> {
     const sentAt = performance.now()
     const rows = await this.#link.fetch(CLAIM, [this.queue, request.maxJobs, this.leaseS, request.name], {
+      timeoutMs: this.#patience * Link.answerMs,
       signal: this.#close.signal,
       unsent: this.#owed() ? undefined : this.#stop.signal,
     })
+    if (performance.now() - sentAt < Link.answerMs) this.#patience = 1
     if (rows.length >= this.#most && performance.now() - sentAt < Link.answerMs / 4) this.#most = Math.min(MOST_JOBS, this.#most * 2)
     if (rows.length > 0) this.#services.report.count('claimed', this.queue, (performance.now() - sentAt) / 1000)
     const jobs = rows.map((row) => new Held(this, sentAt, row))

@@ -109,6 +109,24 @@ describe('silence', { timeout: 240_000 }, () => {
     }).finally(() => (Link.answerMs = answerMs))
   }))
 
+  test('one job that is too long for the network is given more time', staged(async (stage) => {
+    const { db } = stage
+    const { answerMs } = Link
+    // It comes in five seconds.
+    Link.answerMs = 2_000
+    await db.queue('q', { lease: '1 hour', max_attempts: 1 })
+    await db.rows("SELECT pushy.enqueue('q', to_jsonb(repeat('x', 4000000)))")
+    await withNetwork(server.folder, async (network) => {
+      network.pauseMs = 10
+      const worker = stage.worker({}, { ...db.connection, host: '127.0.0.1', port: network.port }).handler('q', { concurrency: 1 }, () => undefined)
+      void stage.start(worker)
+      await eventually(async () => (await db.count('completed')) === 1, 'it is done')
+      assert.ok(stage.said.some(({ message }) => message.includes('one job of queue q was not answered in time')))
+      network.pauseMs = 0
+      await worker.stop()
+    }).finally(() => (Link.answerMs = answerMs))
+  }))
+
   for (const how of ['is too long for the network', 'breaks the connection', 'is refused for its size']) {
     test(`a result that never arrives is left out: it ${how}`, staged(async (stage) => {
       const { db } = stage

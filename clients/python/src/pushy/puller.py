@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .worker import Handler, Worker
 
 MOST_JOBS = 1_000  # of one claim, as the server allows
+MOST_PATIENCE = 20  # times as long as an answer usually may take: for one job that needs longer than that
 WAIT_S = 60.0  # then it asks again, so that a connection that died unseen is noticed
 
 
@@ -53,6 +54,7 @@ class Puller:
         self._request: Request | None = None
         self._requests = 0
         self._most = MOST_JOBS
+        self._patience = 1  # how many times as long as usual the next answer may take
         self._who = f"{socket.gethostname()[:64]}:{os.getpid()}:{uuid.uuid4()}"
         self._what = f"claiming jobs of queue {self.queue}"
         self._is_bound = False  # the leases of the queue end with the connection
@@ -133,8 +135,7 @@ class Puller:
             except Unreachable as error:
                 self._is_wait_refused = False
                 if self._request is not None and error.is_late:
-                    # An answer that is too long for the network would be too long again.
-                    self._most = self._request.max_jobs = max(1, self._request.max_jobs // 2)
+                    self._ask_less(self._request)
                 await self._rest(backoff, error)
             except psycopg.Error as error:
                 # The server said no, so this name holds nothing.
@@ -145,6 +146,20 @@ class Puller:
                 # it may hold jobs.
                 await self._link.close()
                 await self._rest(backoff, error)
+
+    def _ask_less(self, request: Request) -> None:
+        """An answer that is too long for the network would be too long again; that of one job is given more time instead."""
+        if request.max_jobs > 1:
+            self._most = request.max_jobs = request.max_jobs // 2
+            return
+        self._patience = min(MOST_PATIENCE, self._patience * 2)
+        self.worker.report.log(
+            logging.WARNING,
+            f"one job of queue {self.queue} was not answered in time: its arguments may be too long for this network; "
+            f"the next answer may take {self._patience * ANSWER_S:.0f} s",
+            event="slow",
+            queue=self.queue,
+        )
 
     async def _rest(self, backoff: Backoff, error: Exception) -> None:
         if self._stopping and not self._owed():
@@ -162,7 +177,9 @@ class Puller:
 
     async def _claim(self, request: Request) -> list[Job]:
         sent_at = time.monotonic()
-        rows = await self._link.fetch(statements.CLAIM, (self.queue, request.max_jobs, self._handler.lease, request.name), ANSWER_S)
+        rows = await self._link.fetch(statements.CLAIM, (self.queue, request.max_jobs, self._handler.lease, request.name), self._patience * ANSWER_S)
+        if time.monotonic() - sent_at < ANSWER_S:
+            self._patience = 1
         if len(rows) >= self._most and time.monotonic() - sent_at < ANSWER_S / 4:
             self._most = min(MOST_JOBS, self._most * 2)
         if rows:
