@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from harness.refusal import refused
 from stage.leases import claim, enqueue, state
 
 
@@ -488,3 +489,28 @@ class Waiter:
     def ended(self) -> bool | None:
         self.thread.join(30)
         return self.ready
+
+
+CALLS_OF_HOLDERS = {
+    "job_complete": "SELECT pushy.job_complete({job}, '{token}')", "job_fail": "SELECT pushy.job_fail({job}, '{token}')",
+    "job_extend": "SELECT pushy.job_extend({job}, '{token}')", "job_release": "SELECT pushy.job_release({job}, '{token}')",
+    "job_log": "SELECT pushy.job_log('line', job_id => {job}, token => '{token}')",
+    "jobs_settle": """SELECT pushy.jobs_settle('[{{"job_id": {job}, "token": "{token}", "outcome": "complete"}}]')""",
+}
+
+
+@pytest.mark.parametrize("call", CALLS_OF_HOLDERS)
+def test_who_has_the_token_and_no_right_is_told_of_the_right(mails, role, call):
+    """A program completes in a connection of its own, whose role was forgotten: told that its lease is lost, it would do all again."""
+    worker, web = role(), role()
+    mails.sql(f"SELECT pushy.queue_grant('mails', '{worker}', 'claim'), pushy.enqueue('mails')")
+    with mails.connect(user=worker) as session:
+        job, token = session.execute("SELECT job_id, token FROM pushy.job_claim('mails')").fetchone()
+    statement = CALLS_OF_HOLDERS[call].format(job=job, token=token)
+    with mails.connect(user=web) as session:
+        refused(session, statement, "42501", "mails", "claim")
+        foreign = statement.replace(str(token), "00000000-0000-0000-0000-000000000000")
+        assert session.execute(foreign).fetchone()[0] in (False, None, 0), "who does not have the token is told nothing"
+    mails.sql(f"SELECT pushy.queue_grant('mails', '{web}', 'claim')")
+    with mails.connect(user=web) as session:
+        assert session.execute(statement).fetchone()[0] not in (False, None, 0)

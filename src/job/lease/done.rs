@@ -88,8 +88,8 @@ fn see(
     let caller = identity::current_user();
     let jobs = done.iter().map(|done| done.job);
     let leases = identity::as_owner(|| leased_job::leases_of(jobs))?;
-    // Of queues that are gone, or of which the caller may not know.
-    let mut hidden: Vec<i32> = Vec::new();
+    // Of queues that are gone.
+    let mut gone: Vec<i32> = Vec::new();
     let mut seen = Vec::with_capacity(done.len());
     for (at, (done, lease)) in done.iter().zip(leases).enumerate() {
         let Some(lease) = lease.filter(|lease| lease.token == done.token) else {
@@ -100,7 +100,7 @@ fn see(
         let is_it = |of_queue: &OfQueue| of_queue.known.definition.queue_id == queue_id;
         let of_queue = match of_queues.iter().position(is_it) {
             Some(of_queue) => Some(of_queue),
-            None if hidden.contains(&queue_id) => None,
+            None if gone.contains(&queue_id) => None,
             None => {
                 let wrong = |error| Wrong {
                     of: Some(at),
@@ -117,7 +117,7 @@ fn see(
                         Some(of_queues.len() - 1)
                     }
                     None => {
-                        hidden.push(queue_id);
+                        gone.push(queue_id);
                         None
                     }
                 }

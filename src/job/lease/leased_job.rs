@@ -92,12 +92,15 @@ pub fn leases_of(jobs: impl Iterator<Item = i64>) -> Result<Vec<Option<Lease>>> 
     .collect()
 }
 
-/// A queue whose jobs the caller may do; None: it is gone, or the caller is not to know of it.
+/// The queue of a job whose token the caller has said; None: it is gone. An error without privilege claim: who has the token knows of the
+/// job, and would take a claim that is lost for one whose time is over.
 pub fn known_to(queue_id: i32, caller: Oid) -> Result<Option<Rc<CachedQueue>>> {
-    match cache::get_of_many(queue_id)? {
-        Some(known) if may(&known, caller)? => Ok(Some(known)),
-        _ => Ok(None),
+    let known = cache::get_of_many(queue_id)?;
+    if let Some(known) = &known {
+        identity::accept_changes();
+        privilege::require(&known.definition, &known.grants, caller, Privilege::Claim)?;
     }
+    Ok(known)
 }
 
 /// The jobs of a queue that a role holds under this worker's name, in their order, so many at most.
@@ -115,18 +118,15 @@ pub fn of_worker(queue_id: i32, role: Oid, worker: &str, most: usize) -> Result<
     Ok(held.into_iter().map(|(_, job)| job).collect())
 }
 
-/// The job, its row locked, if the caller may do jobs of its queue and knows the token of its claim. None where there is no such job,
-/// or no longer, or none that the caller may know of: all of these are told as a claim that is lost.
+/// The job, its row locked, if the caller knows the token of its claim. None where there is no such job, or no longer: told as a claim that
+/// is lost.
 pub fn find(job: i64, token: Uuid) -> Result<Option<LeasedJob>> {
     let caller = identity::current_user();
     let Some(seen) = identity::as_owner(|| lease_of(job))? else {
         return Ok(None);
     };
-    if known_to(seen.queue_id, caller)?.is_none() {
-        return Ok(None);
-    }
     // Before the lock: whoever comes late shall not wait for those who work on the job now.
-    if seen.token != token {
+    if seen.token != token || known_to(seen.queue_id, caller)?.is_none() {
         return Ok(None);
     }
     let locked = identity::as_owner(|| {
@@ -150,16 +150,4 @@ pub fn find(job: i64, token: Uuid) -> Result<Option<LeasedJob>> {
         job,
         lease,
     }))
-}
-
-/// False: who has no privilege on the queue is not to know of the job. An error where it has others than it needs.
-fn may(known: &CachedQueue, caller: Oid) -> Result<bool> {
-    let (queue, grants) = (&known.definition, &known.grants);
-    identity::accept_changes();
-    let has = |any: &Privilege| privilege::has(queue, grants, caller, *any);
-    if !Privilege::ALL.iter().any(has) {
-        return Ok(false);
-    }
-    privilege::require(queue, grants, caller, Privilege::Claim)?;
-    Ok(true)
 }

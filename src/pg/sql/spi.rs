@@ -73,7 +73,11 @@ impl Uncompiled {
     /// No statement of Pushy's own takes as long as its compilation, however many rows of others the planner reckons with.
     fn begin() -> Self {
         // SAFETY: the variable of the setting; the planner reads it.
-        unsafe { Self(std::mem::replace(&mut pg_sys::jit_enabled, false)) }
+        unsafe {
+            let was_on = pg_sys::jit_enabled;
+            pg_sys::jit_enabled = false;
+            Self(was_on)
+        }
     }
 }
 
