@@ -29,7 +29,8 @@ OPEN_INTERNALS = {
     # For a gateway, whose role has USAGE on the schema: they answer what the caller may read.
     "log_read", "log_wait",
     # Behind the views, which run them as whoever looks.
-    "queue_obstacle", "queue_monitored", "queue_owned", "queue_running", "queue_visible", "queue_statistics", "running_jobs", "watch_counts",
+    "queue_obstacle", "queue_monitored", "queue_owned", "queue_running", "queue_visible", "queue_statistics", "running_jobs", "watch_counts", "watch_visible",
+    "watch_state", "watch_mend", "job_last_error", "job_checkpoint_of",
     "is_home", "watch_elsewhere", "watch_is_whole", "watch_orphans", "worker_rows", "subscription_rows", "log_row", "log_bounds",
     "channel_grant_rows", "relay_obstacle", "socket_rows",
 }

@@ -62,12 +62,15 @@ BEHIND = {
     "queue_statistics": ("SELECT * FROM pushy_internal.queue_statistics({number})", []),
     "running_jobs": ("SELECT * FROM pushy_internal.running_jobs()", []),
     "worker_rows": ("SELECT * FROM pushy_internal.worker_rows() WHERE kind = 'executor'", []),
+    "watch_visible": ("SELECT pushy_internal.watch_visible(w, 1, 1, 1, 1, (SELECT oid FROM pg_roles WHERE rolname = current_user)) FROM (VALUES ({number})) v (w)", [(False,)]),
+    "job_last_error": ("SELECT max(pushy_internal.job_last_error(j, q)) FROM generate_series(1, 50) j, generate_series(1, 10) q WHERE {number} = 0 OR q = {number}", [(None,)]),
+    "job_checkpoint_of": ("SELECT max(pushy_internal.job_checkpoint_of(j, q)::text) FROM generate_series(1, 50) j, generate_series(1, 10) q WHERE {number} = 0 OR q = {number}", [(None,)]),
     "watch_counts": ("SELECT * FROM pushy_internal.watch_counts({number})", [(None,) * 6]),
     "subscription_rows": ("SELECT * FROM pushy_internal.subscription_rows()", []),
     "channel_grant_rows": ("SELECT * FROM pushy_internal.channel_grant_rows()", []),
     "socket_rows": ("SELECT * FROM pushy_internal.socket_rows()", []),
     "log_row": None, "log_bounds": None, "is_home": None, "relay_obstacle": None,
-    "watch_elsewhere": None, "watch_orphans": None, "watch_is_whole": None,  # what pg_trigger and pg_class say
+    "watch_elsewhere": None, "watch_orphans": None, "watch_is_whole": None, "watch_state": None, "watch_mend": None,  # what pg_trigger and pg_class say
 }
 
 

@@ -159,7 +159,11 @@ VALUES = {
     "ticket": "'t'", "sockets": "'[]'", "rooms": "'[]'",
     "home_system": "1", "home_database": "1", "home_extension": "1", "topics": "NULL", "new_name": "'renamed'", "until": "NULL", "triggers": "'{1}'", "fingerprint": "'x'", "owner": "current_user::regrole", "empty": "NULL",
 }
-OF_FUNCTION = {**{(name, "role"): "'postgres'" for name in ("gateway_key_register", "gateway_grant", "gateway_revoke")}, ("ticket_create", "channels"): "'{one}'",
+OF_FUNCTION = {
+    **{(f"watch_{what}", "w"): "(SELECT w FROM pushy_internal.watch w)" for what in ("state", "mend")}, ("watch_mend", "relation"): "'t'::regclass",
+    ("watch_mend", "has_lost"): "true", **{("watch_state", text): "'x'" for text in ("queue_fix", "no_relay", "relay_fix")}, ("watch_state", "relay_can_come"): "true",
+    ("watch_visible", "relation"): "1259", ("watch_visible", "owner"): "10",
+    **{(name, "role"): "'postgres'" for name in ("gateway_key_register", "gateway_grant", "gateway_revoke")}, ("ticket_create", "channels"): "'{one}'",
                ("gateway_authorize", "topics"): "'{a}'", ("is_home", "relation"): "1", ("watch_is_whole", "relation"): "'t'::regclass", ("enqueue", "delay"): "NULL", ("job_log", "level"): "'info'", ("job_snooze", "until"): "now()", ("enqueue_many", "args"): "ARRAY['{}'::jsonb]", ("enqueue_many", "delay"): "NULL", ("notice", "id"): "1", ("job_fail", "discard"): "NULL", ("queue_channel", "queue"): "'out'", ("job_claim", "queue"): "'out'", ("job_claim_wait", "queue"): "'out'",
                ("watch_pause", "name"): "'w1'", ("channel_grant", "privilege"): "'listen'", ("channel_revoke", "privilege"): "'listen'", ("has_queue_privilege", "role"): "current_user"} | {
     (f"subscription_{verb}", "name"): "'s1'" for verb in ("create", "read", "ack", "wait", "drop")}

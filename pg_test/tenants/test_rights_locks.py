@@ -33,6 +33,8 @@ SAID = {
     "unique_key": ["taken"],
     "watch_id": ["1"],
     "new_name": ["renamed"], "triggers": ["{{1}}"], "fingerprint": ["x"], "queue_id": ["1", "2"],
+    "owner": ["10"], "w": ["(1,,1259,x,x,x,,10,x,c,{{insert}},,,key,,row,,,,,,f,f,1,1,1,{{1}},,{{x}},x,2026-01-01,2026-01-01,)"], "has_lost": ["true", "false"],
+    "queue_fix": ["x"], "no_relay": ["x"], "relay_fix": ["x"], "relay_can_come": ["true"],
     "home_system": ["1"], "home_database": ["1"], "home_extension": ["1"],
 }
 
