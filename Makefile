@@ -67,7 +67,7 @@ torture: setup ## clients with all their habits, every fault, a standby promoted
 	@tools/build.sh dev
 	@cd pg_test && ../$(PYTHON) -m torture "$(SEED)" "$(MINUTES)"
 
-fuzz: ## what reads bytes, SECONDS=600 for each target of core/fuzz
+fuzz: ## what reads bytes, SECONDS=600 for each target of core/fuzz and gateway/fuzz
 	@tools/fuzz.sh $(or $(SECONDS),60)
 
 lint: setup ## format, clippy, names in SQL, what the pages name, pgspot over the scripts, and the clients as packages

@@ -37,8 +37,10 @@ CREATE UNLOGGED TABLE pushy_internal.gateway_report (
   started     timestamptz NOT NULL,   -- that session: another one may get its number
   address     text,                   -- NULL: started by the server
   reported_at timestamptz NOT NULL,
-  sockets     jsonb       NOT NULL,
+  sockets     jsonb       NOT NULL,   -- as many as a report has room for
   rooms       jsonb       NOT NULL,
+  open        jsonb       NOT NULL,   -- how many sockets there are, by transport
+  room_count  bigint      NOT NULL,
   PRIMARY KEY (pid)
 ) USING heap WITH (fillfactor = 50);
 COMMENT ON TABLE pushy_internal.gateway_report IS 'What gateways have last said of their sockets; see the view pushy.sockets.';
@@ -132,10 +134,10 @@ RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATH
 COMMENT ON FUNCTION pushy_internal.gateway_keys() IS
   'Internal: the keys of tokens, with their secrets. For a gateway.';
 
-CREATE FUNCTION pushy_internal.gateway_report(sockets text, rooms text)
+CREATE FUNCTION pushy_internal.gateway_report(sockets text, rooms text, in_all text)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_gateway_report_v1';
-COMMENT ON FUNCTION pushy_internal.gateway_report(text, text) IS
-  'Internal: takes in what a gateway says of its sockets and rooms, as JSON, in place of what it said before. For a gateway.';
+COMMENT ON FUNCTION pushy_internal.gateway_report(text, text, text) IS
+  'Internal: takes in what a gateway says of its sockets and rooms, and how many there are in all, as JSON, in place of what it said before. A row that is none is left out. For a gateway.';
 
 CREATE FUNCTION pushy_internal.gateway_position()
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_gateway_position_v1';
@@ -157,16 +159,17 @@ CREATE FUNCTION pushy_internal.socket_rows(
   OUT buffered_notices bigint,
   OUT buffered_bytes bigint,
   OUT lag interval,
-  OUT reported_at timestamptz)
+  OUT reported_at timestamptz,
+  OUT subscriptions bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_socket_rows_v1';
 COMMENT ON FUNCTION pushy_internal.socket_rows() IS
   'Sockets of roles that the caller is a member of, all of them for pg_read_all_stats; behind pushy.sockets.';
 
 CREATE VIEW pushy.sockets WITH (security_barrier) AS
-SELECT s.gateway, s.id, s.subject, s.role, s.address, s.transport, s.since, s.channels, s.topics, s.sent, s.buffered_notices, s.buffered_bytes, s.lag, s.reported_at
+SELECT s.gateway, s.id, s.subject, s.role, s.address, s.transport, s.since, s.channels, s.topics, s.sent, s.buffered_notices, s.buffered_bytes, s.lag, s.reported_at, s.subscriptions
   FROM pushy_internal.socket_rows() s;
 COMMENT ON VIEW pushy.sockets IS
-  'Who is connected to the gateways of this database as a role that you are a member of, as they have last reported; all of them for pg_read_all_stats.';
+  'Who is connected to the gateways of this database as a role that you are a member of, as they have last reported; all of them for pg_read_all_stats. A gateway with several thousands shows the first of them; pushy.metrics() counts them all.';
 COMMENT ON COLUMN pushy.sockets.gateway IS 'Which gateway: the address that its session comes from, and its process; inside where the server has started it.';
 COMMENT ON COLUMN pushy.sockets.id IS 'The number of the connection in its gateway.';
 COMMENT ON COLUMN pushy.sockets.subject IS 'Whom the token or ticket was for; NULL: nobody by name, or not known yet.';
@@ -174,19 +177,37 @@ COMMENT ON COLUMN pushy.sockets.role IS 'The role whose grants count.';
 COMMENT ON COLUMN pushy.sockets.address IS 'Where the client comes from, as the gateway sees it.';
 COMMENT ON COLUMN pushy.sockets.transport IS 'How: sse (Server-Sent Events), websocket or poll (a long poll).';
 COMMENT ON COLUMN pushy.sockets.since IS 'Since when it has been connected.';
-COMMENT ON COLUMN pushy.sockets.channels IS 'The channels of its subscriptions, by name.';
-COMMENT ON COLUMN pushy.sockets.topics IS 'The patterns of each of these subscriptions, with commas between them; empty: all topics.';
+COMMENT ON COLUMN pushy.sockets.channels IS 'The channels of its first 20 subscriptions, by name.';
+COMMENT ON COLUMN pushy.sockets.topics IS 'The patterns of each of these subscriptions, with commas between them; empty: all topics. Where there is no room for more, an ellipsis.';
 COMMENT ON COLUMN pushy.sockets.sent IS 'Messages that it was sent.';
 COMMENT ON COLUMN pushy.sockets.buffered_notices IS 'Messages that wait for it.';
 COMMENT ON COLUMN pushy.sockets.buffered_bytes IS 'Bytes of these.';
 COMMENT ON COLUMN pushy.sockets.lag IS 'How long the first of these has been waiting.';
 COMMENT ON COLUMN pushy.sockets.reported_at IS 'When its gateway said so.';
+COMMENT ON COLUMN pushy.sockets.subscriptions IS 'How many subscriptions it has.';
+
+CREATE FUNCTION pushy_internal.socket_counts(OUT transport text, OUT sockets bigint)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 3 AS 'MODULE_PATHNAME', 'pushy_socket_counts_v1';
+COMMENT ON FUNCTION pushy_internal.socket_counts() IS
+  'Internal: how many sockets there are, by transport, of all roles for pg_read_all_stats, else of those that the caller is a member of and that pushy.sockets shows; behind pushy.metrics.';
 
 
--- Of what can be seen of queues by the caller, from shared memory but for the jobs that workers outside have leased.
+-- Behind pushy.metrics, too.
+CREATE FUNCTION pushy_internal.queue_histograms(queue_id int, OUT of text, OUT up_to double precision, OUT jobs bigint, OUT seconds double precision)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 46 AS 'MODULE_PATHNAME', 'pushy_queue_histograms_v1';
+COMMENT ON FUNCTION pushy_internal.queue_histograms(int) IS
+  'Internal: how many jobs of a queue have waited (of: wait), and run (run), for up to so many seconds, from 64 µs on in powers of two and then without end, from shared memory; behind pushy.metrics. seconds is the sum of all, of runs. No row for a queue that the caller may not monitor.';
+
+CREATE FUNCTION pushy_internal.queue_oldest_ready(queue_id int)
+RETURNS double precision LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_oldest_ready_v1';
+COMMENT ON FUNCTION pushy_internal.queue_oldest_ready(int) IS
+  'Internal: for how many seconds the first ready job of a queue has been due, of each priority, the longest; 0 if none waits. It looks at one job of each priority where shared memory says that one waits; behind pushy.metrics. NULL for a queue that the caller may not monitor.';
+
+-- Of what can be seen of queues by the caller, from shared memory but for the jobs that workers outside have leased, and one ready job of each priority.
 CREATE FUNCTION pushy.metrics(OUT name text, OUT help text, OUT kind text, OUT labels jsonb, OUT value double precision)
-RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 100 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT m.name, m.help, m.kind, CASE WHEN s.queue IS NULL THEN '{}'::pg_catalog.jsonb ELSE pg_catalog.jsonb_build_object('queue', s.queue) END, m.value
+RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 1000 SET search_path = pg_catalog, pg_temp AS $$
+  SELECT a.name, a.help, a.kind, a.labels, a.value FROM (
+  SELECT m.name, m.help, m.kind, CASE WHEN s.queue IS NULL THEN '{}'::pg_catalog.jsonb ELSE pg_catalog.jsonb_build_object('queue', s.queue) END AS labels, m.value, m.name AS family, 0::pg_catalog.float8 AS place
     FROM pushy.stats s
    CROSS JOIN LATERAL (VALUES
      (1, 'pushy_queue_running', 'Jobs that run, or are leased', 'gauge', s.running::pg_catalog.float8),
@@ -202,16 +223,33 @@ RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 100 SET search_p
    WHERE m.value IS NOT NULL
   UNION ALL
   SELECT 'pushy_workers', 'Background workers', 'gauge',
-         pg_catalog.jsonb_build_object('kind', w.kind, 'state', w.state), pg_catalog.count(*)::pg_catalog.float8
+         pg_catalog.jsonb_build_object('kind', w.kind, 'state', w.state), pg_catalog.count(*)::pg_catalog.float8, 'pushy_workers', 0
     FROM pushy.workers w GROUP BY w.kind, w.state
   UNION ALL
   SELECT 'pushy_sockets', 'Connections to gateways', 'gauge',
-         pg_catalog.jsonb_build_object('transport', s.transport), pg_catalog.count(*)::pg_catalog.float8
-    FROM pushy.sockets s GROUP BY s.transport
-   ORDER BY 1, 4
+         pg_catalog.jsonb_build_object('transport', s.transport), s.sockets::pg_catalog.float8, 'pushy_sockets', 0
+    FROM pushy_internal.socket_counts() s
+  UNION ALL
+  SELECT 'pushy_queue_oldest_ready_seconds', 'For how long the oldest ready job has been due', 'gauge',
+         pg_catalog.jsonb_build_object('queue', q.queue), o.age, 'pushy_queue_oldest_ready_seconds', 0
+    FROM pushy_internal.queue q CROSS JOIN LATERAL (VALUES (pushy_internal.queue_oldest_ready(q.queue_id))) o (age)
+   WHERE o.age IS NOT NULL
+  UNION ALL
+  SELECT n.name, CASE h.of WHEN 'wait' THEN 'From due to start, of completed jobs' ELSE 'How long handlers of completed jobs have run' END, 'histogram',
+         pg_catalog.jsonb_build_object('queue', q.queue) OPERATOR(pg_catalog.||) n.le, n.value,
+         pg_catalog.format('pushy_queue_%s_seconds', h.of), n.place
+    FROM pushy_internal.queue q
+   CROSS JOIN LATERAL pushy_internal.queue_histograms(q.queue_id) h
+   CROSS JOIN LATERAL (VALUES
+     (pg_catalog.format('pushy_queue_%s_seconds_bucket', h.of), h.jobs::pg_catalog.float8, h.up_to,
+      pg_catalog.jsonb_build_object('le', CASE h.up_to WHEN 'Infinity' THEN '+Inf' ELSE h.up_to::pg_catalog.numeric::pg_catalog.text END)),
+     (pg_catalog.format('pushy_queue_%s_seconds_count', h.of), CASE h.up_to WHEN 'Infinity' THEN h.jobs::pg_catalog.float8 END, 'Infinity', '{}'::pg_catalog.jsonb),
+     (pg_catalog.format('pushy_queue_%s_seconds_sum', h.of), h.seconds, 'NaN', '{}'::pg_catalog.jsonb)) n (name, value, place, le)
+   WHERE n.value IS NOT NULL) a
+   ORDER BY a.family, a.labels OPERATOR(pg_catalog.-) 'le', a.place, a.name
 $$;
 COMMENT ON FUNCTION pushy.metrics() IS
-  'What a monitor counts, in rows as Prometheus has them: queues that the caller may monitor, workers, the event log, sockets. The gateway''s /metrics has the same beside its own counters.';
+  'What a monitor counts, in rows as Prometheus has them: queues that the caller may monitor, with histograms of waits and runs and the age of the oldest ready job, workers, the event log, sockets. The gateway''s /metrics has the same beside its own counters.';
 
 CREATE FUNCTION pushy_internal.gateway_metrics(OUT name text, OUT help text, OUT kind text, OUT labels jsonb, OUT value double precision)
 RETURNS SETOF record LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE ROWS 100 SET search_path = pg_catalog, pg_temp AS $$

@@ -135,7 +135,10 @@ GRANT EXECUTE ON FUNCTION
   pushy.presence(text, text),
   pushy.gateway_explain(),
   pushy.metrics(),
-  pushy_internal.socket_rows()
+  pushy_internal.socket_rows(),
+  pushy_internal.socket_counts(),
+  pushy_internal.queue_histograms(int),
+  pushy_internal.queue_oldest_ready(int)
   TO PUBLIC;
 
 -- Whoever applies a subscription fires the trigger of which it is the condition, and is told why it is refused.

@@ -47,6 +47,12 @@ pub const fn upper_us(bucket: usize) -> u64 {
     lower_us(bucket + 1) - 1
 }
 
+/// How many values are below 2^`power` microseconds.
+pub fn below(counts: &[u64; BUCKETS], power: u32) -> u64 {
+    let buckets = counts.iter().take(bucket(1 << power));
+    buckets.fold(0, |sum, count| sum.saturating_add(*count))
+}
+
 /// The latency in microseconds that the part `q` (0 to 1) of all values does not exceed, by nearest rank,
 /// interpolated within its bucket; `None` without values or for a `q` that is not a number.
 ///
@@ -78,6 +84,18 @@ pub fn quantile(counts: &[u64], q: f64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_below_a_power_of_two_is_counted_to_the_microsecond() {
+        for us in [0, 1, 63, 64, 65, 127, 128, 1 << 20, (1 << 27) - 1, u64::MAX] {
+            let mut counts = [0; BUCKETS];
+            counts[bucket(us)] = 3;
+            for power in 6..28 {
+                let expected = if us < 1 << power { 3 } else { 0 };
+                assert_eq!(below(&counts, power), expected, "{us} {power}");
+            }
+        }
+    }
     use crate::seeded::Seeded;
 
     const HOUR_US: u64 = 3_600_000_000;

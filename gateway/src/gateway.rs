@@ -1,13 +1,12 @@
 //! What all connections share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use serde::Serialize;
 use tokio::sync::{watch, Semaphore};
 
 use crate::clock;
@@ -20,24 +19,23 @@ use crate::presence::Presence;
 use crate::report::Changes;
 use crate::settings::Settings;
 use crate::source::Source;
+use crate::topics::pattern::Pattern;
 use crate::ways::close::{self, Close};
 use crate::who::{Principal, Who};
 
-/// A row of the view `sockets`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SocketRow {
-    pub id: u64,
-    pub subject: Option<String>,
-    pub role: String,
-    pub address: String,
-    pub transport: &'static str,
-    pub since: String,
-    pub channels: Vec<(String, String)>,
-    pub sent: u64,
-    pub buffered_notices: usize,
-    pub buffered_bytes: usize,
-    /// How long the first of them has been waiting.
-    pub lag_seconds: f64,
+/// What one subscription of a socket reads.
+#[derive(Clone)]
+pub struct Reads {
+    pub channel: Arc<str>,
+    /// None: all of the channel.
+    pub topics: Option<Arc<[Pattern]>>,
+}
+
+impl Reads {
+    fn has_topic(&self, topic: &str) -> bool {
+        let topics = self.topics.iter().flat_map(|topics| topics.iter());
+        topics.map(ToString::to_string).any(|own| own == topic)
+    }
 }
 
 pub struct SocketEntry {
@@ -47,8 +45,8 @@ pub struct SocketEntry {
     pub outbox: Arc<Outbox>,
     pub sent: AtomicU64,
     pub who: Mutex<Option<Principal>>,
-    /// By the client's number: channel and topics.
-    pub channels: Mutex<HashMap<u32, (String, Vec<String>)>>,
+    /// By the client's number.
+    pub channels: Mutex<BTreeMap<u32, Reads>>,
 }
 
 pub struct Gateway {
@@ -63,8 +61,10 @@ pub struct Gateway {
     pub of_subject: Counts<String>,
     pub rates: Rates,
     pub replays: Arc<Semaphore>,
+    pub asks: Arc<Semaphore>,
     /// True once it is to stop.
     pub stopping: watch::Sender<bool>,
+    has_failed: AtomicBool,
     sockets: Mutex<HashMap<u64, Arc<SocketEntry>>>,
     last_socket: AtomicU64,
     last_said: Mutex<Option<(Instant, String)>>,
@@ -75,7 +75,8 @@ impl Gateway {
         let s = &settings;
         let changes = Changes::default();
         Arc::new(Self {
-            hub: Hub::new(s.recent_notices, s.recent_bytes),
+            hub: Hub::new(s.recent_notices, s.recent_bytes)
+                .bounded(s.all_buffer_bytes, s.all_topic_bytes),
             who: Who::default(),
             presence: Presence::new(
                 s.presence_debounce,
@@ -89,7 +90,9 @@ impl Gateway {
             of_subject: Counts::new(s.max_sockets_per_subject),
             rates: Rates::new(Rate::new(s.connect_rate, s.connect_burst)),
             replays: Arc::new(Semaphore::new(s.max_replays)),
+            asks: Arc::new(Semaphore::new(s.max_asks)),
             stopping: watch::Sender::new(false),
+            has_failed: AtomicBool::new(false),
             sockets: Mutex::default(),
             last_socket: AtomicU64::new(0),
             last_said: Mutex::default(),
@@ -119,6 +122,16 @@ impl Gateway {
         *self.stopping.borrow()
     }
 
+    /// Stops it because of a fault of its own.
+    pub fn fail(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
+        self.stop();
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
     pub fn register(&self, entry: Arc<SocketEntry>) -> u64 {
         let id = self.last_socket.fetch_add(1, Ordering::Relaxed) + 1;
         lock(&self.sockets).insert(id, entry);
@@ -131,31 +144,12 @@ impl Gateway {
         self.changes.moved.notify_one();
     }
 
-    pub fn sockets(&self) -> Vec<SocketRow> {
-        let row = |(id, entry): (&u64, &Arc<SocketEntry>)| {
-            let who = lock(&entry.who).clone();
-            let (buffered_notices, buffered_bytes, lag_seconds) = entry.outbox.standing();
-            let channels = lock(&entry.channels)
-                .values()
-                .map(|(channel, topics)| (channel.clone(), topics.join(", ")))
-                .collect();
-            SocketRow {
-                id: *id,
-                subject: who.as_ref().and_then(|who| who.subject.clone()),
-                role: who.map(|who| who.role).unwrap_or_default(),
-                address: entry.address.to_string(),
-                transport: entry.transport,
-                since: clock::iso(entry.since_us),
-                channels,
-                sent: entry.sent.load(Ordering::Relaxed),
-                buffered_notices,
-                buffered_bytes,
-                lag_seconds,
-            }
-        };
-        let mut rows: Vec<SocketRow> = lock(&self.sockets).iter().map(row).collect();
-        rows.sort_by_key(|row| row.id);
-        rows
+    /// Those that are open, by their numbers.
+    pub fn sockets(&self) -> Vec<(u64, Arc<SocketEntry>)> {
+        let all = lock(&self.sockets);
+        let mut all: Vec<_> = all.iter().map(|(id, one)| (*id, one.clone())).collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all
     }
 
     /// Closes those of a subject, channel and topic, as far as these are said; how many.
@@ -173,9 +167,9 @@ impl Gateway {
                 .as_ref()
                 .and_then(|who| who.subject.clone());
             let is_subject = subject.is_none_or(|subject| own.as_deref() == Some(subject));
-            let reads = |(own, topics): &(String, Vec<String>)| {
-                channel.is_none_or(|channel| own == channel)
-                    && topic.is_none_or(|topic| topics.iter().any(|own| own == topic))
+            let reads = |own: &Reads| {
+                channel.is_none_or(|channel| *own.channel == *channel)
+                    && topic.is_none_or(|topic| own.has_topic(topic))
             };
             is_subject && (channel.is_none() || lock(&entry.channels).values().any(reads))
         };

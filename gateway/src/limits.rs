@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -85,6 +86,73 @@ impl Rates {
     }
 }
 
+/// Bytes that all together may have.
+#[derive(Debug)]
+pub struct Budget {
+    used: AtomicUsize,
+    most: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(usize::MAX)
+    }
+}
+
+/// A part of it, until it is dropped.
+#[derive(Debug)]
+pub struct Taken {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub fn new(most: usize) -> Self {
+        Self {
+            used: AtomicUsize::new(0),
+            most,
+        }
+    }
+
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many more would be too many.
+    pub fn is_full(&self, bytes: usize) -> bool {
+        self.used().saturating_add(bytes) > self.most
+    }
+
+    pub fn add(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn sub(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Taken> {
+        self.add(bytes);
+        let taken = Taken {
+            budget: self.clone(),
+            bytes,
+        };
+        (self.used() <= self.most).then_some(taken)
+    }
+}
+
+impl Taken {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.budget.sub(self.bytes);
+    }
+}
+
 /// How many there are of each, up to a bound.
 pub struct Counts<K: Hash + Eq + Clone> {
     counts: Arc<Mutex<HashMap<K, usize>>>,
@@ -160,6 +228,16 @@ mod tests {
             rates.take(IpAddr::V4(n.into()), now);
         }
         assert!(lock(&rates.buckets).len() <= MOST_RATED);
+    }
+
+    #[test]
+    fn a_budget_is_for_all_together() {
+        let budget = Arc::new(Budget::new(10));
+        let first = budget.take(6);
+        assert!(first.is_some() && budget.take(5).is_none() && budget.take(4).is_some());
+        assert!(budget.is_full(5) && !budget.is_full(4));
+        drop(first);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

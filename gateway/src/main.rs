@@ -1,5 +1,6 @@
 //! pushy-gateway: see docs/gateway.md.
 
+use std::future::Future;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
@@ -7,17 +8,16 @@ use std::sync::Arc;
 
 use pushy_gateway::gateway::Gateway;
 use pushy_gateway::hub::pump;
-use pushy_gateway::presence::Room;
 use pushy_gateway::report;
 use pushy_gateway::serve::listen;
 use pushy_gateway::serve::tls::Tls;
 use pushy_gateway::settings::{Settings, TABLE};
-use pushy_gateway::source::framed::{Framed, Incoming, Question};
+use pushy_gateway::source::framed::Framed;
 use pushy_gateway::source::postgres::Postgres;
 use pushy_gateway::source::{Source, SourceError};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::signal::unix::{signal, SignalKind};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 fn main() -> ExitCode {
     if std::env::args()
@@ -81,13 +81,10 @@ fn start() -> Result<(), String> {
     ended
 }
 
-/// The server's worker, at the other end of standard input.
-struct Inside {
-    questions: mpsc::Receiver<Incoming>,
-    over: oneshot::Receiver<SourceError>,
-}
+/// When the server's worker ends, at the other end of standard input.
+type Over = oneshot::Receiver<SourceError>;
 
-async fn source(settings: &Settings) -> Result<(Arc<dyn Source>, Option<Inside>), String> {
+async fn source(settings: &Settings) -> Result<(Arc<dyn Source>, Option<Over>), String> {
     if !settings.dsn.is_empty() {
         return Ok((
             Arc::new(Postgres::new(&settings.dsn, &settings.dsn_root_cert)?),
@@ -106,10 +103,10 @@ async fn source(settings: &Settings) -> Result<(Arc<dyn Source>, Option<Inside>)
         .set_nonblocking(true)
         .map_err(|error| error.to_string())?;
     let stream = UnixStream::from_std(stream).map_err(|error| error.to_string())?;
-    let (framed, questions, over) = Framed::open(stream)
+    let (framed, over) = Framed::open(stream)
         .await
         .map_err(|error| error.to_string())?;
-    Ok((framed, Some(Inside { questions, over })))
+    Ok((framed, Some(over)))
 }
 
 async fn run(settings: Settings) -> Result<(), String> {
@@ -121,29 +118,42 @@ async fn run(settings: Settings) -> Result<(), String> {
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
-    let (source, inside) = source(&settings).await?;
+    let (source, over) = source(&settings).await?;
     let gateway = Gateway::new(settings, source);
     let address = listener
         .local_addr()
         .map_or_else(|_| String::new(), |address| address.to_string());
     gateway.say(&format!("listens on {address}"));
-    tokio::spawn(pump::run(gateway.clone(), gateway.stopping.subscribe()));
-    tokio::spawn(report::run(gateway.clone(), gateway.stopping.subscribe()));
+    let stopping = || gateway.stopping.subscribe();
+    keep(&gateway, pump::run(gateway.clone(), stopping()));
+    keep(&gateway, report::run(gateway.clone(), stopping()));
     let of_presence = gateway.clone();
-    tokio::spawn(async move { of_presence.presence.run().await });
+    keep(&gateway, async move { of_presence.presence.run().await });
     let signals = signals(gateway.clone(), tls.clone())?;
     tokio::spawn(signals);
-    if let Some(inside) = inside {
-        tokio::spawn(answer(gateway.clone(), inside.questions));
+    if let Some(over) = over {
         let ending = gateway.clone();
         tokio::spawn(async move {
-            let _ = inside.over.await;
+            let _ = over.await;
             ending.say("the server has ended");
             ending.stop();
         });
     }
-    listen::serve(gateway, listener, tls).await;
+    listen::serve(gateway.clone(), listener, tls).await;
+    if gateway.has_failed() {
+        return Err("a part of it has ended by a fault".to_owned());
+    }
     Ok(())
+}
+
+/// Without one of these a gateway would look as if it were well: it ends, and another one comes.
+fn keep(gateway: &Arc<Gateway>, part: impl Future<Output = ()> + Send + 'static) {
+    let (gateway, part) = (gateway.clone(), tokio::spawn(part));
+    tokio::spawn(async move {
+        if part.await.is_err_and(|error| error.is_panic()) {
+            gateway.fail();
+        }
+    });
 }
 
 fn signals(
@@ -167,32 +177,4 @@ fn signals(
             }
         }
     })
-}
-
-async fn answer(gateway: Arc<Gateway>, mut questions: mpsc::Receiver<Incoming>) {
-    while let Some(asked) = questions.recv().await {
-        match &asked.question {
-            Question::Sockets => {
-                let rows = gateway.sockets();
-                asked.answer(&rows).await;
-            }
-            Question::Presence { channel, topic } => {
-                let room = Room {
-                    channel: channel.as_str().into(),
-                    topic: topic.as_str().into(),
-                };
-                let members = gateway.presence.members(&room);
-                asked.answer(&members).await;
-            }
-            Question::SocketClose {
-                subject,
-                channel,
-                topic,
-            } => {
-                let closed =
-                    gateway.close_sockets(subject.as_deref(), channel.as_deref(), topic.as_deref());
-                asked.answer(&closed).await;
-            }
-        }
-    }
 }

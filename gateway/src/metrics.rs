@@ -169,23 +169,14 @@ impl Metrics {
         let mut text = own.to_owned();
         let mut last = "";
         for row in rows.iter().filter(|row| is_name(&row.name)) {
-            if row.name != last {
-                let kind = if row.kind == "counter" {
-                    "counter"
-                } else {
-                    "gauge"
-                };
-                let family = if kind == "counter" {
-                    row.name.trim_end_matches("_total")
-                } else {
-                    &row.name
-                };
+            let (family, kind) = family(row);
+            if family != last {
                 let _ = writeln!(
                     text,
                     "# HELP {family} {}\n# TYPE {family} {kind}",
                     escaped(&row.help)
                 );
-                last = &row.name;
+                last = family;
             }
             let labels: Vec<String> = row
                 .labels
@@ -197,6 +188,20 @@ impl Metrics {
         }
         text.push_str("# EOF\n");
         text
+    }
+}
+
+/// The name that the rows of one measure share, and what it is.
+fn family(row: &Metric) -> (&str, &'static str) {
+    let without = |suffix| row.name.strip_suffix(suffix).unwrap_or(&row.name);
+    match row.kind.as_str() {
+        "counter" => (without("_total"), "counter"),
+        "histogram" => {
+            let suffixes = ["_bucket", "_count", "_sum"];
+            let named = suffixes.iter().find_map(|end| row.name.strip_suffix(end));
+            (named.unwrap_or(&row.name), "histogram")
+        }
+        _ => (&row.name, "gauge"),
     }
 }
 
@@ -233,7 +238,26 @@ mod tests {
             ],
             value: 3.0,
         };
-        let text = metrics.text(&[row]);
+        let part = |name: &str, le: Option<&str>| Metric {
+            name: format!("pushy_wait_seconds_{name}"),
+            help: "Waits".into(),
+            kind: "histogram".into(),
+            labels: le.map(|le| ("le".into(), le.into())).into_iter().collect(),
+            value: 2.0,
+        };
+        let histogram = [
+            part("bucket", Some("0.000064")),
+            part("bucket", Some("+Inf")),
+            part("count", None),
+        ];
+        let mut rows = vec![row];
+        rows.extend(histogram);
+        let text = metrics.text(&rows);
+        assert_eq!(text.matches("# TYPE pushy_wait_seconds histogram\n").count(), 1);
+        assert!(
+            text.contains("pushy_wait_seconds_bucket{le=\"+Inf\"} 2\npushy_wait_seconds_count{} 2\n"),
+            "{text}"
+        );
         assert!(
             text.contains("pushy_gateway_refused_total{reason=\"origin\"} 1\n"),
             "{text}"

@@ -14,6 +14,8 @@ pub struct Notice {
     pub topic: Option<Box<str>>,
     /// When it was published, in microseconds since 1970.
     pub at_us: i64,
+    /// Its payload is not here: who wants it is told that something is missing.
+    pub is_too_long: bool,
     /// Its event of a stream, `id: …` to the empty line.
     event: Bytes,
     /// Its members, within `event`: `"cursor":…` without the braces.
@@ -50,8 +52,17 @@ impl Notice {
             channel: channel.into(),
             topic: topic.map(Into::into),
             at_us,
+            is_too_long: false,
             members: event.slice(begin..end),
             event,
+        }
+    }
+
+    /// One whose payload is longer than a socket can hear.
+    pub fn too_long(cursor: Cursor, channel: &str, topic: Option<&str>, at_us: i64) -> Self {
+        Self {
+            is_too_long: true,
+            ..Self::new(cursor, channel, topic, "", at_us)
         }
     }
 

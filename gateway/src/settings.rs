@@ -157,10 +157,16 @@ settings! {
     max_subscriptions: usize = 100, "100";
     /// Topics of one subscription.
     max_topics: usize = 100, "100";
+    /// Bytes that the topics of one socket take, about.
+    max_topic_bytes: usize = 262_144, "262144";
+    /// Bytes that the topics of all sockets take, about.
+    all_topic_bytes: usize = 134_217_728, "134217728";
     /// Notices that wait for one socket.
     buffer_notices: usize = 1_024, "1024";
     /// Bytes that wait for one socket.
     buffer_bytes: usize = 1_048_576, "1048576";
+    /// Bytes that wait for all sockets; beyond these each has a small share, and goes on from the recent notices.
+    all_buffer_bytes: usize = 268_435_456, "268435456";
     /// Recent notices that are kept for who comes back or is slow.
     recent_notices: usize = 65_536, "65536";
     /// Bytes of them.
@@ -177,6 +183,8 @@ settings! {
     max_notices: usize = 1_000, "1000";
     /// Until the database has said who may read.
     ask_timeout: Duration = Duration::from_secs(10), "10s";
+    /// Questions who may read that are put to the database at a time.
+    max_asks: usize = 64, "64";
     /// So long before its end a socket is told that its token expires.
     expiring_before: Duration = Duration::from_secs(30), "30s";
     /// How long a ticket's socket lives, and any socket whose token does not say less.
@@ -194,6 +202,9 @@ settings! {
     /// Threads; 0: as many as there are processors.
     threads: usize = 0, "0";
 }
+
+/// Of anything that is counted.
+const MOST: usize = 1_000_000_000;
 
 impl Settings {
     /// From `PUSHY_GATEWAY_…` and then `--name value` or `--name=value`.
@@ -248,11 +259,15 @@ impl Settings {
             ("recent_notices", self.recent_notices),
             ("max_notices", self.max_notices),
             ("max_replays", self.max_replays),
+            ("max_asks", self.max_asks),
             ("message_burst", self.message_burst as usize),
             ("connect_burst", self.connect_burst as usize),
         ];
         if let Some((name, _)) = bounds.iter().find(|(_, bound)| *bound == 0) {
             return Err(format!("{name} is 1 at least"));
+        }
+        if let Some((name, _)) = bounds.iter().find(|(_, bound)| *bound > MOST) {
+            return Err(format!("{name} is {MOST} at most"));
         }
         let times = [
             ("keep_alive", self.keep_alive),
@@ -312,5 +327,6 @@ mod tests {
         assert!(read(&["--keep-alive"]).is_err());
         assert!(read(&["loose"]).is_err());
         assert!(read(&["--max-replays=0"]).is_err());
+        assert!(read(&["--max-connections=18446744073709551615"]).is_err());
     }
 }

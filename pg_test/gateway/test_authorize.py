@@ -76,7 +76,7 @@ def test_a_gateways_role_may_do_what_a_gateway_does_and_nothing_else(db, role):
     settled(db)
     with db.connect(user=gateway) as session:
         for allowed in ["gateway_keys()", "gateway_position()", "gateway_metrics()", "gateway_redeem('x')", "gateway_authorize('x', NULL, 'y', NULL)",
-                        "gateway_report('[]', '[]')"]:
+                        "gateway_report('[]', '[]', '{\"open\": {}, \"rooms\": 0}')"]:
             session.execute(f"SELECT * FROM pushy_internal.{allowed}")
         found = session.execute("SELECT payload FROM pushy_internal.log_read(%s) WHERE channel = 'orders'", (after,)).fetchall()
         assert found == [("for others",)]
@@ -94,5 +94,5 @@ def test_gateway_explain_says_what_is_missing(db, web):
     db.sql("SELECT pushy.channel_grant('orders', %s)", web)
     db.sql("SELECT pushy.gateway_key_register('k', role => %s)", web)
     assert len(reasons()) == 1
-    db.sql("SELECT pushy_internal.gateway_report('[]', '[]')")
+    db.sql("""SELECT pushy_internal.gateway_report('[]', '[]', '{"open": {}, "rooms": 0}')""")
     assert reasons() == ["nothing is in the way: who brings a good token or ticket is let in, and hears what was granted to its role"]

@@ -64,7 +64,10 @@ def test_a_setting_starts_it_and_takes_it_away_without_a_restart(inside):
 def test_the_program_has_no_environment_no_descriptor_and_no_shared_memory_of_the_server(inside):
     pid = program(inside.db)
     of = Path(f"/proc/{pid}")
-    assert (of / "environ").read_bytes() == b""
+    environment = (of / "environ").read_bytes().rstrip(b"\0").split(b"\0")
+    assert all(one.startswith(b"PUSHY_GATEWAY_") for one in environment), environment
+    # What stands there anybody on the machine could read.
+    assert (of / "cmdline").read_bytes().split(b"\0")[1:] == [b""]
     opened = {number: os.readlink(of / "fd" / number) for number in os.listdir(of / "fd")}
     assert opened["0"].startswith("socket:") and opened["1"] == "/dev/null"
     data = str(inside.db.cluster.data)
@@ -74,7 +77,8 @@ def test_the_program_has_no_environment_no_descriptor_and_no_shared_memory_of_th
     limits = (of / "limits").read_text()
     assert any(line.startswith("Max data size") and str(1 << 30) in line for line in limits.splitlines())
     assert "NoNewPrivs:\t1" in (of / "status").read_text()
-    assert b"dsn=postgres" not in (of / "cmdline").read_bytes()
+    soft, hard = next(line for line in limits.splitlines() if line.startswith("Max open files")).split()[3:5]
+    assert soft == hard
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT])

@@ -82,8 +82,9 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy_internal.gateway_authorize(NULL, NULL, 'a', NULL)", NULL, "role", None),
     ("SELECT pushy_internal.gateway_authorize('a', NULL, NULL, NULL)", NULL, "channel", None),
     ("SELECT pushy_internal.gateway_redeem(NULL)", NULL, "ticket", None),
-    ("SELECT pushy_internal.gateway_report(NULL, '[]')", NULL, "sockets", None),
-    ("SELECT pushy_internal.gateway_report('[]', '{}')", INVALID, "rooms", "array"),
+    ("SELECT pushy_internal.gateway_report(NULL, '[]', '{}')", NULL, "sockets", None),
+    ("SELECT pushy_internal.gateway_report('[]', '{}', '{}')", INVALID, "rooms", "JSON"),
+    ("SELECT pushy_internal.gateway_report('[]', '[]', '[]')", INVALID, "in_all", "JSON"),
 
     ("SELECT pushy_internal.queue_visible(NULL)", NULL, "queue_id", None),
     ("SELECT pushy_internal.queue_monitored(NULL)", NULL, "queue_id", None),

@@ -121,10 +121,10 @@ def test_every_view_is_read_by_everybody_and_shows_every_column_filled_and_null(
            "UPDATE pushy_internal.subscription SET owner = 1 WHERE name = 's1'; UPDATE pushy_internal.channel SET owner = 1 WHERE channel = 'two'")
     db.sql("UPDATE pushy_internal.lease SET claimed_by = 1 WHERE worker = 'w'; INSERT INTO pushy_internal.queue_acl (queue_id, grantee, grantee_name, privilege) SELECT queue_id, 1, 'gone', 'work' FROM pushy_internal.queue WHERE queue = 'q';"
            "UPDATE pushy_internal.queue_acl SET queue_id = (SELECT queue_id FROM pushy_internal.queue WHERE queue = 'q') WHERE grantee = 1")
-    socket = '{"id": %d, %s "role": "postgres", "address": "::1", "transport": "socket", "since": "2026-01-01Z", "channels": [["one", ""]], "sent": 1, ' \
-        '"buffered_notices": 0, "buffered_bytes": 0, "lag_seconds": 0}'
+    socket = '{"id": %d, %s "role": "postgres", "address": "::1", "transport": "websocket", "since_us": 1, "channels": [["one", ""]], "sent": 1, ' \
+        '"buffered_notices": 0, "buffered_bytes": 0, "lag_us": 0, "subscriptions": 1}'
     named = '"subject": "ann",'
-    db.rows("SELECT pushy_internal.gateway_report(%s, '[]')", f"[{socket % (1, '')}, {socket % (2, named)}]")
+    db.rows("SELECT pushy_internal.gateway_report(%s, '[]', '{\"open\": {\"websocket\": 2}, \"rooms\": 0}')", f"[{socket % (1, '')}, {socket % (2, named)}]")
     filled, null = set(), set()
     with db.connect() as session:
         session.execute("SELECT pushy.subscription_ack('s2', cursor) FROM pushy.subscription_read('s2', 1)")

@@ -55,7 +55,8 @@ fn here() -> Here {
 /// What is known, the things that block everything first.
 fn explain() -> Result<Vec<Finding>> {
     let mut findings = obstacle::of_workers();
-    let (here, gateways) = identity::as_owner(|| Ok((here(), reports::count())))?;
+    let (here, gateways, hidden) =
+        identity::as_owner(|| Ok((here(), reports::count(), reports::hidden())))?;
     let is_ours = shared::get()
         .and_then(|shared| shared.find_database(database::current()))
         .is_some_and(|slot| slot.gateway_settings.load(Ordering::SeqCst) != 0);
@@ -90,7 +91,14 @@ fn explain() -> Result<Vec<Finding>> {
             ),
         ));
     }
-    if findings.is_empty() {
+    let is_clear = findings.is_empty();
+    if hidden != (0, 0) {
+        let (sockets, rooms) = hidden;
+        findings.push(said(format!(
+            "the reports of gateways have no room for {sockets} sockets and {rooms} rooms, which pushy.sockets and pushy.presence do not show; pushy.metrics() counts all sockets",
+        )));
+    }
+    if is_clear {
         findings.push(said(
             "nothing is in the way: who brings a good token or ticket is let in, and hears what was granted to its role",
         ));

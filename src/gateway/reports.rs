@@ -1,6 +1,10 @@
 //! What gateways say of their sockets and rooms, and who sees it; socket_close.
 
+use std::collections::BTreeMap;
+
 use pushy_core::topic::Pattern;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::channel::{heard_outside, topic, Channel};
@@ -12,10 +16,10 @@ use crate::pg::{database, identifier, identity, text, transaction, worker, Built
 use crate::queue::gateway_event::{self, GatewayEvent};
 use crate::sql_function;
 
-use BuiltinOid::{BOOLOID, INT4OID, OIDOID, TEXTOID};
+use BuiltinOid::{BOOLOID, INT4OID, INT8OID, OIDOID, TEXTOID};
 
-/// Bytes of a report: of some ten thousands of sockets.
-const LONGEST: usize = 64 * 1024 * 1024;
+/// Bytes of a part of a report.
+const LONGEST: usize = 16 * 1024 * 1024;
 
 sql_function!(pushy_gateway_report_v1, |call| report(call));
 
@@ -30,43 +34,128 @@ static TIDY: Plan = Plan::new(
 );
 
 static REPORT: Plan = Plan::new(
-    "INSERT INTO pushy_internal.gateway_report AS r (pid, started, address, reported_at, sockets, rooms) \
+    "INSERT INTO pushy_internal.gateway_report AS r (pid, started, address, reported_at, sockets, rooms, open, room_count) \
      SELECT a.pid, a.backend_start, CASE WHEN a.backend_type OPERATOR(pg_catalog.=) 'client backend' THEN COALESCE(pg_catalog.host(a.client_addr), 'local') END, \
-            pg_catalog.clock_timestamp(), $2::pg_catalog.jsonb, $3::pg_catalog.jsonb \
+            pg_catalog.clock_timestamp(), $2::pg_catalog.jsonb, $3::pg_catalog.jsonb, $4::pg_catalog.jsonb, $5 \
        FROM pg_catalog.pg_stat_activity a WHERE a.pid OPERATOR(pg_catalog.=) $1 \
      ON CONFLICT (pid) DO UPDATE SET started = excluded.started, address = excluded.address, reported_at = excluded.reported_at, \
-            sockets = excluded.sockets, rooms = excluded.rooms",
-    &[INT4OID, TEXTOID, TEXTOID],
+            sockets = excluded.sockets, rooms = excluded.rooms, open = excluded.open, room_count = excluded.room_count",
+    &[INT4OID, TEXTOID, TEXTOID, TEXTOID, INT8OID],
 );
+
+#[derive(Clone, Copy, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+enum Transport {
+    Sse,
+    Websocket,
+    Poll,
+}
+
+/// What a gateway says of a socket. Readers of the view meet nothing else, whatever a gateway has sent.
+#[derive(Deserialize, Serialize)]
+struct SocketRow {
+    id: i64,
+    subject: Option<Shown>,
+    role: Shown,
+    address: Shown,
+    transport: Transport,
+    since_us: Microseconds,
+    channels: Vec<(Shown, Shown)>,
+    subscriptions: i64,
+    sent: i64,
+    buffered_notices: i64,
+    buffered_bytes: i64,
+    lag_us: Microseconds,
+}
+
+#[derive(Deserialize, Serialize)]
+struct RoomRow {
+    channel: Shown,
+    topic: Shown,
+    members: Vec<Shown>,
+}
+
+#[derive(Deserialize)]
+struct InAll {
+    open: BTreeMap<Transport, i64>,
+    rooms: i64,
+}
+
+/// A text that the database can have: without NUL, in its encoding.
+#[derive(Deserialize, Serialize)]
+#[serde(from = "String")]
+struct Shown(String);
+
+impl From<String> for Shown {
+    fn from(said: String) -> Self {
+        let said = said.replace(char::is_control, "?");
+        let encoded = text::encode_lossy(&said);
+        if encoded.is_ascii() {
+            return Self(String::from_utf8_lossy(&encoded).into_owned());
+        }
+        drop(encoded);
+        Self(said)
+    }
+}
+
+/// A time, or a length of time, that the server has.
+#[derive(Deserialize, Serialize)]
+#[serde(from = "i64")]
+struct Microseconds(i64);
+
+impl From<i64> for Microseconds {
+    fn from(said: i64) -> Self {
+        // The year 9999.
+        Self(said.clamp(0, 253_402_300_799_999_999))
+    }
+}
 
 fn report(call: Call) -> Result<()> {
     transaction::require_writable(c"pushy_internal.gateway_report()");
-    let sockets = array(call, "sockets", 0)?;
-    let rooms = array(call, "rooms", 1)?;
+    let sockets = rows::<SocketRow>(call, "sockets", 0)?;
+    let rooms = rows::<RoomRow>(call, "rooms", 1)?;
+    let in_all: InAll = read(call, "in_all", 2)?;
+    let open = serde_json::to_string(&in_all.open).unwrap_or_default();
     identity::as_owner(|| {
         spi::run(&TIDY, &[]);
         spi::run(
             &REPORT,
-            params![worker::my_pid(), sockets.as_str(), rooms.as_str()],
+            params![
+                worker::my_pid(),
+                sockets.as_str(),
+                rooms.as_str(),
+                open.as_str(),
+                in_all.rooms
+            ],
         );
         Ok(())
     })
 }
 
-fn array(call: Call, argument: &str, index: usize) -> Result<String> {
+fn read<T: DeserializeOwned>(call: Call, argument: &str, index: usize) -> Result<T> {
     let given = call.text(argument, index)?;
-    // A NUL is no character of a jsonb.
-    let is_array = given.len() <= LONGEST
-        && !given.contains("\\u0000")
-        && matches!(serde_json::from_str(&given), Ok(Value::Array(_)));
-    if is_array {
-        return Ok(given);
-    }
-    Err(Error::out_of_range(
-        argument,
-        format!("a text of {} bytes", given.len()),
-        "a JSON array, as pushy-gateway sends it",
-    ))
+    let read = (given.len() <= LONGEST)
+        .then(|| serde_json::from_str(&given).ok())
+        .flatten();
+    read.ok_or_else(|| {
+        Error::out_of_range(
+            argument,
+            format!("a text of {} bytes", given.len()),
+            "JSON as pushy-gateway sends it",
+        )
+    })
+}
+
+/// Those that are such rows, as they are kept: one that is none says nothing of the others.
+fn rows<T: DeserializeOwned + Serialize>(
+    call: Call,
+    argument: &str,
+    index: usize,
+) -> Result<String> {
+    let given: Vec<Value> = read(call, argument, index)?;
+    let row = |one| serde_json::from_value::<T>(one).ok();
+    let kept: Vec<T> = given.into_iter().filter_map(row).collect();
+    Ok(serde_json::to_string(&kept).unwrap_or_default())
 }
 
 sql_function!(pushy_socket_rows_v1, |call| socket_rows(call));
@@ -81,14 +170,16 @@ macro_rules! alive {
 static SOCKETS: Plan = Plan::new(
     concat!(
         "SELECT CASE WHEN r.address IS NULL THEN 'inside' ELSE pg_catalog.format('%s, process %s', r.address, r.pid) END, \
-                s.id, s.subject, s.role, s.address, s.transport, s.since, \
+                s.id, s.subject, s.role, s.address, s.transport, \
+                '1970-01-01 00:00:00+00'::pg_catalog.timestamptz OPERATOR(pg_catalog.+) (s.since_us OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval), \
                 ARRAY(SELECT c.e OPERATOR(pg_catalog.->>) 0 FROM pg_catalog.jsonb_array_elements(s.channels) WITH ORDINALITY AS c (e, n) ORDER BY c.n), \
                 ARRAY(SELECT c.e OPERATOR(pg_catalog.->>) 1 FROM pg_catalog.jsonb_array_elements(s.channels) WITH ORDINALITY AS c (e, n) ORDER BY c.n), \
-                s.sent, s.buffered_notices, s.buffered_bytes, pg_catalog.make_interval(secs => s.lag_seconds), r.reported_at \
+                s.sent, s.buffered_notices, s.buffered_bytes, s.lag_us OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval, r.reported_at, \
+                s.subscriptions \
            FROM ", alive!(),
         "CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(r.sockets) AS s (id pg_catalog.int8, subject pg_catalog.text, role pg_catalog.text, \
-                address pg_catalog.text, transport pg_catalog.text, since pg_catalog.timestamptz, channels pg_catalog.jsonb, sent pg_catalog.int8, \
-                buffered_notices pg_catalog.int8, buffered_bytes pg_catalog.int8, lag_seconds pg_catalog.float8) \
+                address pg_catalog.text, transport pg_catalog.text, since_us pg_catalog.int8, channels pg_catalog.jsonb, sent pg_catalog.int8, \
+                buffered_notices pg_catalog.int8, buffered_bytes pg_catalog.int8, lag_us pg_catalog.int8, subscriptions pg_catalog.int8) \
           WHERE $1 OR EXISTS (SELECT FROM pg_catalog.pg_roles x WHERE x.rolname OPERATOR(pg_catalog.=) s.role::pg_catalog.name \
                                  AND pg_catalog.pg_has_role($2, x.oid, 'USAGE')) \
           ORDER BY 1, 2"
@@ -107,12 +198,48 @@ fn socket_rows(call: Call) -> Result<Answer> {
         identity::as_owner(|| {
             spi::connect(|spi| {
                 for row in spi.run(&SOCKETS, params![sees_all, caller]).rows() {
-                    let columns: Vec<Answer> = (1..=14).map(|column| row.answer(column)).collect();
+                    let columns: Vec<Answer> = (1..=15).map(|column| row.answer(column)).collect();
                     rows.put(&columns);
                 }
                 Ok(())
             })
         })
+    })
+}
+
+sql_function!(pushy_socket_counts_v1, |call| socket_counts(call));
+
+static COUNTS: Plan = Plan::new(
+    concat!(
+        "SELECT o.key, pg_catalog.sum(o.value::pg_catalog.int8)::pg_catalog.int8 FROM ",
+        alive!(),
+        "CROSS JOIN LATERAL pg_catalog.jsonb_each_text(r.open) AS o (key, value) GROUP BY o.key"
+    ),
+    &[],
+);
+static COUNTS_OF_CALLER: Plan = Plan::new(
+    "SELECT s.transport, pg_catalog.count(*) FROM pushy.sockets s GROUP BY s.transport",
+    &[],
+);
+
+fn socket_counts(call: Call) -> Result<Answer> {
+    let sees_all = identity::reads_all_statistics(identity::current_user());
+    call.answer_rows(|rows| {
+        let mut count = |plan: &'static Plan| {
+            spi::connect(|spi| {
+                for row in spi.run(plan, &[]).rows() {
+                    rows.put(&[row.answer(1), row.answer(2)]);
+                }
+                Ok(())
+            })
+        };
+        if transaction::is_in_recovery() {
+            return Ok(());
+        }
+        if sees_all {
+            return identity::as_owner(|| count(&COUNTS));
+        }
+        count(&COUNTS_OF_CALLER)
     })
 }
 
@@ -234,6 +361,26 @@ pub(super) fn count() -> i64 {
         return 0;
     }
     spi::connect(|spi| spi.run(&REPORTING, &[]).row(0).i64(1))
+}
+
+static HIDDEN: Plan = Plan::new(
+    concat!(
+        "SELECT COALESCE(pg_catalog.sum(n.sockets OPERATOR(pg_catalog.-) pg_catalog.jsonb_array_length(r.sockets)), 0)::pg_catalog.int8, \
+                COALESCE(pg_catalog.sum(r.room_count OPERATOR(pg_catalog.-) pg_catalog.jsonb_array_length(r.rooms)), 0)::pg_catalog.int8 FROM ", alive!(),
+        "CROSS JOIN LATERAL (SELECT COALESCE(pg_catalog.sum(o.value::pg_catalog.int8), 0) AS sockets FROM pg_catalog.jsonb_each_text(r.open) AS o (key, value)) n"
+    ),
+    &[],
+);
+
+/// How many sockets and rooms there are more than the views show. As the extension's owner.
+pub(super) fn hidden() -> (i64, i64) {
+    if transaction::is_in_recovery() {
+        return (0, 0);
+    }
+    spi::connect(|spi| {
+        let found = spi.run(&HIDDEN, &[]);
+        (found.row(0).i64(1).max(0), found.row(0).i64(2).max(0))
+    })
 }
 
 /// For messages: how a role becomes a gateway's.

@@ -29,7 +29,7 @@ fn change(call: Call, verb: &str, preposition: &str) -> Result<()> {
                pushy_internal.gateway_authorize(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text[]), \
                pushy_internal.gateway_redeem(pg_catalog.text), \
                pushy_internal.gateway_keys(), \
-               pushy_internal.gateway_report(pg_catalog.text, pg_catalog.text), \
+               pushy_internal.gateway_report(pg_catalog.text, pg_catalog.text, pg_catalog.text), \
                pushy_internal.gateway_position(), \
                pushy_internal.gateway_metrics() \
              {preposition} {role}"

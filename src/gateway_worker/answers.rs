@@ -39,6 +39,7 @@ enum Request {
     Report {
         sockets: String,
         rooms: String,
+        in_all: String,
     },
     Cancel,
 }
@@ -112,11 +113,13 @@ static METRICS: Plan = Plan::new(
 );
 
 static REPORT: Plan = Plan::new(
-    "SELECT 'null'::pg_catalog.text FROM (SELECT pushy_internal.gateway_report($1, $2)) r",
-    &[TEXTOID, TEXTOID],
+    "SELECT 'null'::pg_catalog.text FROM (SELECT pushy_internal.gateway_report($1, $2, $3)) r",
+    &[TEXTOID, TEXTOID, TEXTOID],
 );
 
 const NOTHING: &str = "null";
+const UNHEARD_OF: &str =
+    r#"{"refused":{"reason":"the database has no such channel, topic, role or subject"}}"#;
 
 impl Answers {
     pub fn new(database_slot: &'static DatabaseSlot) -> Self {
@@ -149,16 +152,27 @@ impl Answers {
                 topics,
             } => {
                 let topics = topics.iter().map(String::as_str);
-                ask(&AUTHORIZE, |_| {
+                let verdict = ask(&AUTHORIZE, |_| {
                     let topics = array::of_texts(topics);
                     params![role.as_str(), subject.as_deref(), channel.as_str(), topics].to_vec()
-                })
+                });
+                match verdict {
+                    // What the encoding of the database does not have, nobody has granted.
+                    Err(failure) if failure.sqlstate.as_str().starts_with("22") => {
+                        Ok(UNHEARD_OF.to_owned())
+                    }
+                    verdict => verdict,
+                }
             }
             Request::Redeem { ticket } => ask(&REDEEM, |_| params![ticket.as_str()].to_vec()),
             Request::Keys => ask(&KEYS, |_| params![].to_vec()),
             Request::Metrics => ask(&METRICS, |_| params![].to_vec()),
-            Request::Report { sockets, rooms } => ask(&REPORT, |_| {
-                params![sockets.as_str(), rooms.as_str()].to_vec()
+            Request::Report {
+                sockets,
+                rooms,
+                in_all,
+            } => ask(&REPORT, |_| {
+                params![sockets.as_str(), rooms.as_str(), in_all.as_str()].to_vec()
             }),
         };
         put(id, &answer, out);

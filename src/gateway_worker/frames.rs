@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 /// The version of the protocol that both sides begin with.
 const VERSION: u32 = 1;
-/// Bytes of one question.
-const LONGEST: usize = 64 * 1024 * 1024;
+/// Bytes of one question: of a report, the longest there is, some twelve.
+const LONGEST: usize = 16 * 1024 * 1024;
 
 #[derive(Default)]
 pub struct Frames {

@@ -124,7 +124,7 @@ impl Worker {
     /// One life of the program.
     fn run(&mut self) -> Ended {
         let program = program();
-        let started = Child::start(&program, &arguments(), settings::gateway_memory());
+        let started = Child::start(&program, &environment(), settings::gateway_memory());
         let mut child = match started {
             Ok(child) => child,
             Err(error) => {
@@ -199,16 +199,20 @@ fn program() -> PathBuf {
     }
 }
 
-/// `name=value …` as `--name=value`; what the worker says comes last, and counts.
-fn arguments() -> Vec<String> {
+/// `name=value …`, as the program reads its environment; what the worker says comes last, and counts.
+fn environment() -> Vec<(String, String)> {
+    let variable = |name: &str, value: &str| {
+        let name = name.replace('-', "_").to_ascii_uppercase();
+        (format!("PUSHY_GATEWAY_{name}"), value.to_owned())
+    };
     let options = settings::gateway_options();
-    let mut arguments = vec![format!("--drain={}ms", DRAIN.as_millis())];
-    arguments.extend(
-        options
-            .split_whitespace()
-            .map(|option| format!("--{option}")),
-    );
-    arguments.push("--dsn=".to_owned());
-    arguments.push(format!("--listen={}", settings::gateway_listen()));
-    arguments
+    let mut all = vec![variable("drain", &format!("{}ms", DRAIN.as_millis()))];
+    all.extend(options.split_whitespace().map(|option| {
+        // Without a value it is none, which the program says.
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        variable(name, value)
+    }));
+    all.push(variable("dsn", ""));
+    all.push(variable("listen", &settings::gateway_listen()));
+    all
 }

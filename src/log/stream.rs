@@ -8,7 +8,7 @@ use super::log_snapshot::LogSnapshot;
 use super::read::{self, LogItem, Stretch};
 use super::standing;
 use super::subscription::arguments;
-use super::subscription::read::{MOST, MOST_BYTES};
+use super::subscription::read::MOST;
 use super::subscription::wait;
 use crate::channel::{heard_outside, topic};
 use crate::errors::{Error, Result};
@@ -56,6 +56,11 @@ impl Wanted {
 
 sql_function!(pushy_log_read_v1, |call| log_read(call));
 
+/// Bytes of one payload that a gateway reads: of a longer one it has NULL, and whoever wants it is told to look at the tables.
+const LONGEST_PAYLOAD: usize = 1 << 20;
+/// Bytes of all that one call answers, about: escaped as JSON they are six times as many at most, which a frame of the gateway has room for.
+const MOST_BYTES: usize = 4 << 20;
+
 fn log_read(call: Call) -> Result<Answer> {
     let after = arguments::cursor("after", &call.text("after", 0)?)?;
     let filter = Wanted::of(call)?.filter()?;
@@ -81,12 +86,15 @@ fn log_read(call: Call) -> Result<Answer> {
                         nothing
                     ]),
                     LogItem::Notice(notice) => {
-                        bytes += notice.payload.len();
+                        let payload = Some(notice.payload);
+                        let payload = payload.filter(|payload| payload.len() <= LONGEST_PAYLOAD);
+                        bytes += payload.as_ref().map_or(0, Vec::len) + notice.channel.len();
+                        bytes += notice.topic.as_ref().map_or(0, Vec::len);
                         rows.put(row![
                             notice.cursor.to_string(),
                             notice.channel,
                             notice.topic,
-                            notice.payload,
+                            payload,
                             notice.at,
                             notice.merge,
                             false,

@@ -2,22 +2,29 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pushy_core::histogram::quantile;
+use pushy_core::histogram::{self, quantile};
 
 use super::privilege::Privilege;
 use super::{cache, eligibility, visible};
 use crate::errors::Result;
-use crate::pg::clock;
+use crate::params;
 use crate::pg::function::{Answer, Call};
+use crate::pg::spi::{self, Plan};
 use crate::pg::value::Interval;
+use crate::pg::{clock, identity, BuiltinOid};
 use crate::shared;
 use crate::shared::executor::ExecutorState;
-use crate::shared::queue_slot::QueueSlot;
+use crate::shared::queue_slot::{QueueSlot, NOTHING};
 use crate::shared::statistics::{Histogram, Statistics};
 use crate::{row, sql_function};
 
 sql_function!(pushy_queue_statistics_v2, |call| queue_statistics(call));
 sql_function!(pushy_queue_running_v1, |call| queue_running(
+    visible::asked(call)?
+));
+
+sql_function!(pushy_queue_histograms_v1, |call| queue_histograms(call));
+sql_function!(pushy_queue_oldest_ready_v1, |call| oldest_ready(
     visible::asked(call)?
 ));
 
@@ -110,4 +117,62 @@ fn read(counter: &AtomicU64) -> i64 {
 fn quantiles(histogram: &Histogram) -> [Option<Interval>; 3] {
     let counts = histogram.counts();
     [0.5, 0.95, 0.99].map(|q| quantile(&counts, q).map(|us| Interval(us as i64)))
+}
+
+/// The bounds of what a monitor is told: 2^6 µs to 2^27.
+const POWERS: std::ops::Range<u32> = 6..28;
+
+fn queue_histograms(call: Call) -> Result<Answer> {
+    let found = find(visible::asked(call)?)?;
+    call.answer_rows(|rows| {
+        let Some((_, statistics)) = found else {
+            return Ok(());
+        };
+        let run_seconds = read(&statistics.run_us) as f64 / 1e6;
+        for (of, counted, sum) in [
+            ("wait", &statistics.wait, None),
+            ("run", &statistics.run, Some(run_seconds)),
+        ] {
+            let counts = counted.counts();
+            for power in POWERS {
+                let seconds = (1u64 << power) as f64 / 1e6;
+                let jobs = histogram::below(&counts, power) as i64;
+                rows.put(row![of, seconds, jobs, Answer::Null]);
+            }
+            let jobs: u64 = counts.iter().sum();
+            rows.put(row![of, f64::INFINITY, jobs as i64, sum]);
+        }
+        Ok(())
+    })
+}
+
+static FIRST_READY: Plan = Plan::new(
+    "SELECT (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) j.run_at) \
+               OPERATOR(pg_catalog.*) 1000000::pg_catalog.float8)::pg_catalog.int8 FROM pushy_internal.live_job j \
+      WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.priority OPERATOR(pg_catalog.=) $2::pg_catalog.int2 AND j.position OPERATOR(pg_catalog.>=) $3 \
+      ORDER BY j.position LIMIT 1",
+    &[BuiltinOid::INT4OID, BuiltinOid::INT4OID, BuiltinOid::INT8OID],
+);
+
+/// From each watermark on, one look into the index: what executors have in hand lies before it.
+fn oldest_ready(queue_id: i32) -> Result<Option<f64>> {
+    let Some((slot, _)) = find(queue_id)? else {
+        return Ok(None);
+    };
+    let marks: Vec<(i32, i64)> = (0..)
+        .zip(&slot.low)
+        .map(|(priority, low)| (priority, low.load(Ordering::SeqCst)))
+        .filter(|(_, low)| *low != NOTHING)
+        .map(|(priority, low)| (priority, i64::try_from(low).unwrap_or(i64::MAX)))
+        .collect();
+    identity::as_owner(|| {
+        let age = |(priority, low): (i32, i64)| {
+            spi::connect(|spi| {
+                let found = spi.run(&FIRST_READY, params![queue_id, priority, low]);
+                found.first().map_or(0, |row| row.i64(1))
+            })
+        };
+        let oldest_us = marks.into_iter().map(age).max().unwrap_or(0);
+        Ok(Some(oldest_us.max(0) as f64 / 1e6))
+    })
 }

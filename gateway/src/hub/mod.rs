@@ -9,16 +9,16 @@ mod rights;
 pub mod ring;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use pushy_core::log::cursor::Cursor;
 
+use crate::limits::Budget;
 use crate::lock;
 use crate::notice::Notice;
 use crate::source::{Chunk, Event};
 use crate::topics::routes::{Key, Routes, Wants};
-use crate::ways::close::{self, Close};
 
 use outbox::{Command, Full, Outbox, Tag};
 pub use rights::AskedAt;
@@ -44,6 +44,8 @@ struct Subscription {
     state: State,
     /// All that it wants of what is up to there was pushed.
     position: Cursor,
+    /// Its reader may hear nothing of what is up to there, whatever the source says.
+    floor: Cursor,
     /// It had no room, and goes on from the ring or not at all.
     was_live: bool,
     /// The source knows the position.
@@ -83,7 +85,8 @@ impl From<Full> for NotYet {
 
 pub struct Hub {
     inside: Mutex<Inside>,
-    buffered: Arc<AtomicUsize>,
+    buffered: Arc<Budget>,
+    topics: Arc<Budget>,
     deliveries: AtomicU64,
 }
 
@@ -98,7 +101,7 @@ pub enum Step {
     Room,
     /// What the source has after this cursor.
     Ask(Cursor),
-    /// It was too slow: to be closed with this cursor.
+    /// It was too slow, and is behind all that is here: to be closed.
     Lost(Cursor),
 }
 
@@ -108,7 +111,9 @@ impl Subscription {
             return Ok(false);
         }
         let is_wanted = self.wants.wants(&notice.channel, notice.topic.as_deref());
-        if is_wanted {
+        if is_wanted && notice.is_too_long {
+            self.outbox.push_resync(self.tag, notice.cursor)?;
+        } else if is_wanted {
             self.outbox.push_notice(self.tag, notice, self.latest)?;
         }
         self.position = notice.cursor;
@@ -116,6 +121,7 @@ impl Subscription {
     }
 
     fn tell_resync(&mut self, at: Cursor) -> Result<(), Full> {
+        let at = at.max(self.floor);
         self.outbox.push_resync(self.tag, at)?;
         self.position = at;
         Ok(())
@@ -143,7 +149,17 @@ impl Hub {
         Self {
             inside: Mutex::new(inside),
             buffered: Arc::default(),
+            topics: Arc::default(),
             deliveries: AtomicU64::new(0),
+        }
+    }
+
+    /// How many bytes the buffers of all sockets may have, and their topics.
+    pub fn bounded(self, buffered: usize, topics: usize) -> Self {
+        Self {
+            buffered: Arc::new(Budget::new(buffered)),
+            topics: Arc::new(Budget::new(topics)),
+            ..self
         }
     }
 
@@ -171,7 +187,12 @@ impl Hub {
     }
 
     pub fn buffered(&self) -> usize {
-        self.buffered.load(Ordering::Relaxed)
+        self.buffered.used()
+    }
+
+    /// What the topics of all subscriptions take.
+    pub fn topics(&self) -> &Arc<Budget> {
+        &self.topics
     }
 
     pub fn deliveries(&self) -> u64 {
@@ -187,7 +208,8 @@ impl Hub {
         lock(&self.inside).rights.asked_at()
     }
 
-    /// Without `after` it is live at once; else `catch_up` leads there. Where it begins is announced before anything is pushed.
+    /// Without `after` it is live at once; else `catch_up` leads there. It hears nothing of what is up to `since`. Where it begins is
+    /// announced before anything is pushed.
     #[expect(clippy::too_many_arguments, reason = "what a subscription is made of")]
     pub fn subscribe(
         &self,
@@ -196,6 +218,7 @@ impl Hub {
         wants: Wants,
         latest: bool,
         after: Option<Cursor>,
+        since: Option<Cursor>,
         asked_at: AskedAt,
         announce: impl FnOnce(Cursor),
     ) -> Result<Key, NotYet> {
@@ -208,7 +231,8 @@ impl Hub {
         }
         inside.last_key += 1;
         let key = inside.last_key;
-        let position = after.unwrap_or(inside.ring.to());
+        let floor = since.unwrap_or(Cursor::START);
+        let position = after.unwrap_or(inside.ring.to()).max(floor);
         announce(position);
         let state = if after.is_none() {
             State::Live
@@ -225,6 +249,7 @@ impl Hub {
             latest,
             state,
             position,
+            floor,
             was_live: false,
             is_vouched: false,
             generation: inside.generation,
@@ -399,6 +424,9 @@ impl Hub {
             if !inside.rights.stand(&subscription.wants.channel, asked_at) {
                 return Err(NotYet::AskAgain);
             }
+            // Of a log that is another one by now, the source knows nothing.
+            (subscription.floor, subscription.is_vouched) =
+                (since.unwrap_or(Cursor::START), false);
             if let Some(since) = since.filter(|since| *since > subscription.position) {
                 subscription.tell_resync(since)?;
             }
@@ -408,6 +436,19 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// From where none of these misses anything. What waits in their outboxes counts as heard.
+    pub fn earliest_position(&self, keys: impl Iterator<Item = Key>) -> Option<Cursor> {
+        let inside = lock(&self.inside);
+        let position = |key| {
+            let one = inside.subscriptions.get(&key)?;
+            Some(match one.state {
+                State::Live => one.position.max(inside.ring.to()),
+                State::Catching | State::Paused => one.position,
+            })
+        };
+        keys.filter_map(position).min()
     }
 
     /// A cursor for all of these: each has had all before it. None while one is catching up.
@@ -474,9 +515,4 @@ impl Inside {
             }
         }
     }
-}
-
-/// The reason for who was too slow.
-pub fn too_slow(cursor: Cursor) -> Close {
-    close::SLOW.at(cursor)
 }

@@ -1,13 +1,13 @@
 //! What waits to be written to one socket. Bounded: who puts something in is told when there is no room.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use pushy_core::log::cursor::Cursor;
 use tokio::sync::Notify;
 
+use crate::limits::Budget;
 use crate::lock;
 use crate::notice::Notice;
 use crate::ways::close::Close;
@@ -67,14 +67,21 @@ pub struct Outbox {
     max_items: usize,
     max_bytes: usize,
     /// Of all sockets.
-    buffered: Arc<AtomicUsize>,
+    buffered: Arc<Budget>,
 }
+
+/// What an item takes beside its text.
+const OVERHEAD: usize = 64;
+/// Bytes that are taken at a time: a stream writes these as one.
+const MOST_TAKEN: usize = 262_144;
+/// Bytes that a socket may have though all together have as much as they may: who reads hears on beside those that do not.
+const SHARE: usize = 16_384;
 
 fn size(item: &Item) -> usize {
     match item {
         Item::Notice { notice, .. } => notice.size(),
-        Item::Resync { .. } => 64,
-        Item::Message(text) => text.len(),
+        Item::Resync { .. } => OVERHEAD,
+        Item::Message(text) => text.len() + OVERHEAD,
     }
 }
 
@@ -133,7 +140,7 @@ impl Queue {
 }
 
 impl Outbox {
-    pub fn new(max_items: usize, max_bytes: usize, buffered: Arc<AtomicUsize>) -> Self {
+    pub fn new(max_items: usize, max_bytes: usize, buffered: Arc<Budget>) -> Self {
         Self {
             queue: Mutex::default(),
             ready: Notify::new(),
@@ -141,6 +148,22 @@ impl Outbox {
             max_bytes,
             buffered,
         }
+    }
+
+    /// One item of any size has room in an empty buffer.
+    fn is_full(&self, queue: &Queue, size: usize) -> bool {
+        let bytes = queue.bytes + size;
+        let is_full = queue.live >= self.max_items
+            || bytes > self.max_bytes
+            || bytes > SHARE && self.buffered.is_full(size);
+        is_full && queue.live > 0
+    }
+
+    /// Whether it is worth to read from afar what it is to hear.
+    pub fn has_much_room(&self) -> bool {
+        let queue = lock(&self.queue);
+        let is_roomy = queue.live <= self.max_items / 2 && queue.bytes <= self.max_bytes / 2;
+        is_roomy && !(queue.live > 0 && self.is_full(&queue, SHARE))
     }
 
     /// `latest`: what waits of the same topic for the same subscription is replaced.
@@ -153,7 +176,7 @@ impl Outbox {
             let key = (tag, notice.topic.clone());
             if let Some(number) = queue.newest.remove(&key) {
                 let freed = queue.replace(number);
-                self.buffered.fetch_sub(freed, Ordering::Relaxed);
+                self.buffered.sub(freed);
             }
         } else if let Some(Some(Item::Notice {
             notice: last,
@@ -168,9 +191,7 @@ impl Outbox {
                 return Ok(());
             }
         }
-        // One notice of any size has room in an empty buffer.
-        let is_full = queue.live >= self.max_items || queue.bytes + notice.size() > self.max_bytes;
-        if is_full && queue.live > 0 {
+        if self.is_full(&queue, notice.size()) {
             return Err(Full);
         }
         if latest {
@@ -182,7 +203,7 @@ impl Outbox {
             tag,
             more: Vec::new(),
         };
-        self.buffered.fetch_add(queue.push(item), Ordering::Relaxed);
+        self.buffered.add(queue.push(item));
         Ok(())
     }
 
@@ -200,20 +221,17 @@ impl Outbox {
         if queue.close.is_some() {
             return Ok(());
         }
-        if queue.live > 0
-            && (queue.live >= self.max_items || queue.bytes + size(&item) > self.max_bytes)
-        {
+        if self.is_full(&queue, size(&item)) {
             return Err(Full);
         }
-        self.buffered.fetch_add(queue.push(item), Ordering::Relaxed);
+        self.buffered.add(queue.push(item));
         Ok(())
     }
 
     /// An answer to the socket's own message: bounded by the rate of these, and read no faster than answers are written.
     pub fn answer(&self, text: Arc<str>) {
         let mut queue = lock(&self.queue);
-        self.buffered
-            .fetch_add(queue.push(Item::Message(text)), Ordering::Relaxed);
+        self.buffered.add(queue.push(Item::Message(text)));
     }
 
     /// Once each, so there are no more than subscriptions.
@@ -244,7 +262,7 @@ impl Outbox {
         let mut queue = lock(&self.queue);
         let mut taken = Vec::new();
         let mut bytes = 0;
-        while taken.len() < max {
+        while taken.len() < max && bytes < MOST_TAKEN {
             let Some(slot) = queue.slots.pop_front() else {
                 break;
             };
@@ -270,7 +288,7 @@ impl Outbox {
         if queue.slots.is_empty() && queue.slots.capacity() > 64 {
             queue.slots = VecDeque::new();
         }
-        self.buffered.fetch_sub(bytes, Ordering::Relaxed);
+        self.buffered.sub(bytes);
         taken
     }
 
@@ -301,6 +319,6 @@ impl Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         let bytes = lock(&self.queue).bytes;
-        self.buffered.fetch_sub(bytes, Ordering::Relaxed);
+        self.buffered.sub(bytes);
     }
 }

@@ -12,6 +12,8 @@ use crate::source::{Event, Reader, SourceError};
 
 /// Notices that are read at a time.
 const MOST: u32 = 1_000;
+/// Notices that are handed out in one hold of the hub's lock.
+const AT_A_TIME: usize = 64;
 /// An idle gateway asks no more often than this.
 const WAIT: Duration = Duration::from_secs(600);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -86,8 +88,7 @@ async fn read_once(gateway: &Gateway, has_read: &mut bool) -> Result<(), SourceE
         } else {
             Some(source.position().await?)
         };
-        gateway.who.load_keys(&**source).await?;
-        gateway.recheck_tokens();
+        load_keys(gateway).await?;
         match place {
             Some(place) => hub.open(place),
             // What was said meanwhile may be in a log that is not there any more.
@@ -106,13 +107,15 @@ async fn read_once(gateway: &Gateway, has_read: &mut bool) -> Result<(), SourceE
         let Some(last) = events.last() else {
             continue;
         };
-        hub.publish(events, cursor_of(last));
+        // Others have the hub between two parts.
+        for part in events.chunks(AT_A_TIME) {
+            hub.publish(part, part.last().map_or(after, cursor_of));
+        }
         match last {
             // What was changed meanwhile was said in what is missing.
             Event::Resync(_) => {
                 hub.recheck(None);
-                gateway.who.load_keys(&**source).await?;
-                gateway.recheck_tokens();
+                load_keys(gateway).await?;
             }
             Event::Notice(notice) if is_word(last) => obey(gateway, notice.members()).await?,
             Event::Notice(_) => {}
@@ -123,6 +126,15 @@ async fn read_once(gateway: &Gateway, has_read: &mut bool) -> Result<(), SourceE
     if !is_behind {
         source.wait(after, WAIT).await?;
     }
+    Ok(())
+}
+
+async fn load_keys(gateway: &Gateway) -> Result<(), SourceError> {
+    gateway.who.load_keys(&*gateway.source).await?;
+    for (name, why) in gateway.who.unusable() {
+        gateway.say(&format!("key \"{name}\" is not used: it {why}"));
+    }
+    gateway.recheck_tokens();
     Ok(())
 }
 
@@ -155,8 +167,7 @@ async fn obey(gateway: &Gateway, members: &[u8]) -> Result<(), SourceError> {
     match serde_json::from_str(&said.payload) {
         Ok(Control::GatewayGrants { channel }) => gateway.hub.recheck(channel.as_deref()),
         Ok(Control::GatewayKeys) => {
-            gateway.who.load_keys(&*gateway.source).await?;
-            gateway.recheck_tokens();
+            load_keys(gateway).await?;
         }
         Ok(Control::SocketClose {
             subject,

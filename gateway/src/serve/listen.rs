@@ -110,6 +110,10 @@ async fn connection(
 ) {
     // Each event goes out when it is written; without that it is slower, not wrong.
     let _ = stream.set_nodelay(true);
+    // Whoever vanished without a word is gone after so long, though little is written. Where the system has no such bound, its own counts.
+    let vanished = gateway.settings.keep_alive * 2 + gateway.settings.write_timeout;
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(vanished));
     let stream = StallGuard::new(stream, gateway.settings.write_timeout);
     let Some(tls) = tls else {
         return speak(gateway, router, stream, peer).await;

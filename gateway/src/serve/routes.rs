@@ -8,21 +8,22 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::{header, HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, MethodRouter};
 use axum::Router;
 use serde_json::json;
 
 use crate::gateway::Gateway;
 use crate::ways::message::{Code, Refusal};
 use crate::ways::{events, notices, socket};
+use crate::who::origin;
 
 use super::door::{enter, Peer, Visitor};
 
 pub fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
-        .route("/events", any(stream))
+        .route("/events", by(Way::Stream))
         .route("/socket", get(upgrade))
-        .route("/notices", any(poll))
+        .route("/notices", by(Way::Poll))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -56,14 +57,14 @@ fn refused(refusal: &Refusal) -> Response {
 
 /// A page may read the answer that was meant for its origin.
 fn for_page(mut response: Response, origin: Option<HeaderValue>) -> Response {
+    let fields = response.headers_mut();
+    fields.append(header::VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = origin {
-        let fields = response.headers_mut();
         fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         fields.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
             HeaderValue::from_static("ETag, Retry-After"),
         );
-        fields.append(header::VARY, HeaderValue::from_static("Origin"));
     }
     response
 }
@@ -103,36 +104,32 @@ fn let_in(
     Err(Box::new(for_page(answer, visitor.origin)))
 }
 
-async fn stream(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(peer): Extension<Peer>,
-    method: Method,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let visitor = match let_in(&gateway, &peer, &method, &headers) {
-        Ok(visitor) => visitor,
-        Err(response) => return *response,
-    };
-    let origin = visitor.origin.clone();
-    let opened = events::open(&gateway, visitor, &headers, &query.unwrap_or_default()).await;
-    for_page(opened.unwrap_or_else(|refusal| refused(&refusal)), origin)
+/// The ways in that are plain requests.
+#[derive(Clone, Copy)]
+enum Way {
+    Stream,
+    Poll,
 }
 
-async fn poll(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(peer): Extension<Peer>,
-    method: Method,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let visitor = match let_in(&gateway, &peer, &method, &headers) {
-        Ok(visitor) => visitor,
-        Err(response) => return *response,
-    };
-    let origin = visitor.origin.clone();
-    let answered = notices::poll(&gateway, visitor, &headers, &query.unwrap_or_default()).await;
-    for_page(answered.unwrap_or_else(|refusal| refused(&refusal)), origin)
+fn by(way: Way) -> MethodRouter<Arc<Gateway>> {
+    any(
+        move |State(gateway): State<Arc<Gateway>>,
+              Extension(peer): Extension<Peer>,
+              method: Method,
+              headers: HeaderMap,
+              RawQuery(query): RawQuery| async move {
+            let visitor = match let_in(&gateway, &peer, &method, &headers) {
+                Ok(visitor) => visitor,
+                Err(response) => return *response,
+            };
+            let (origin, query) = (visitor.origin.clone(), query.unwrap_or_default());
+            let answer = match way {
+                Way::Stream => events::open(&gateway, visitor, &headers, &query).await,
+                Way::Poll => notices::poll(&gateway, visitor, &headers, &query).await,
+            };
+            for_page(answer.unwrap_or_else(|refusal| refused(&refusal)), origin)
+        },
+    )
 }
 
 async fn upgrade(
@@ -185,8 +182,12 @@ async fn metrics(
     let said = headers
         .get(header::AUTHORIZATION)
         .and_then(|field| field.to_str().ok()?.strip_prefix("Bearer "));
+    // A page whose name somebody has pointed here is on this machine, too.
+    let is_page = headers.contains_key(header::ORIGIN)
+        || !origin::is_of_loopback(headers.get(header::HOST).and_then(|host| host.to_str().ok()));
     let may = if word.is_empty() {
-        peer.address.ip().is_loopback()
+        peer.address.ip().to_canonical().is_loopback()
+            && !is_page
             && !headers.contains_key("x-forwarded-for")
             && !headers.contains_key("forwarded")
     } else {

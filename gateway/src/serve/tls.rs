@@ -23,7 +23,7 @@ pub struct Tls {
 
 struct Current {
     config: Arc<ServerConfig>,
-    changed: Option<SystemTime>,
+    changed: [Option<(SystemTime, u64)>; 2],
     looked: Instant,
 }
 
@@ -63,7 +63,7 @@ impl Tls {
         let tls = Self {
             current: Mutex::new(Current {
                 config,
-                changed: None,
+                changed: [None, None],
                 looked: Instant::now(),
             }),
             cert,
@@ -73,14 +73,12 @@ impl Tls {
         Ok(tls)
     }
 
-    /// The later of both files.
-    fn changed(&self) -> Option<SystemTime> {
-        let of = |path: &PathBuf| {
-            std::fs::metadata(path)
-                .and_then(|meta| meta.modified())
-                .ok()
-        };
-        of(&self.cert).max(of(&self.key))
+    /// What another file would not have.
+    fn changed(&self) -> [Option<(SystemTime, u64)>; 2] {
+        [&self.cert, &self.key].map(|path| {
+            let meta = std::fs::metadata(path).ok()?;
+            Some((meta.modified().ok()?, meta.len()))
+        })
     }
 
     pub fn reload(&self) -> Reload {

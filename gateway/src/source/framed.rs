@@ -2,7 +2,7 @@
 //!
 //! Each message is a length, four bytes, the most significant first, and so many bytes of JSON. Both sides begin with
 //! `{"pushy": 1}`, the version; who does not know the other's version ends. A request is `{"id": n, "do": …}` with its arguments, an answer `{"id": n,
-//! "ok": …}` or `{"id": n, "error": {"away": …}}` or `{"failed": …}`. Answers come in any order; each side numbers its own requests. A request that nobody
+//! "ok": …}` or `{"id": n, "error": {"away": …}}` or `{"failed": …}`. Answers come in any order. A request that nobody
 //! waits for any more is `{"id": n, "do": "cancel"}`, and is not answered. The end of the stream ends the gateway.
 
 use std::collections::HashMap;
@@ -42,23 +42,6 @@ pub enum Request {
     Cancel,
 }
 
-/// What the worker asks of the gateway.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "snake_case")]
-pub enum Question {
-    /// The rows of the view `sockets`.
-    Sockets,
-    Presence {
-        channel: String,
-        topic: String,
-    },
-    SocketClose {
-        subject: Option<String>,
-        channel: Option<String>,
-        topic: Option<String>,
-    },
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 pub struct EventText {
     pub cursor: String,
@@ -67,8 +50,8 @@ pub struct EventText {
     #[serde(default)]
     pub channel: String,
     pub topic: Option<String>,
-    #[serde(default)]
-    pub payload: String,
+    /// None: longer than a socket can hear.
+    pub payload: Option<String>,
     /// Microseconds since 1970.
     #[serde(default)]
     pub at_us: i64,
@@ -94,8 +77,6 @@ struct Said<'a> {
     #[serde(borrow, default, deserialize_with = "said")]
     ok: Option<&'a RawValue>,
     error: Option<ErrorText>,
-    #[serde(rename = "do")]
-    question: Option<String>,
 }
 
 /// `null` is an answer, too.
@@ -121,21 +102,6 @@ struct Inside {
 pub struct Framed {
     inside: Arc<Mutex<Inside>>,
     out: mpsc::Sender<Vec<u8>>,
-}
-
-/// A question of the worker, and where its answer goes.
-pub struct Incoming {
-    pub question: Question,
-    id: u64,
-    out: mpsc::Sender<Vec<u8>>,
-}
-
-impl Incoming {
-    pub async fn answer(self, answer: &impl Serialize) {
-        let said = serde_json::json!({"id": self.id, "ok": answer});
-        // Who asked may be gone.
-        let _ = self.out.send(said.to_string().into_bytes()).await;
-    }
 }
 
 fn away(why: impl std::fmt::Display) -> SourceError {
@@ -168,17 +134,10 @@ impl Drop for Pending<'_> {
 }
 
 impl Framed {
-    /// Its tasks, and the worker's questions. `over` is told when the other side has ended.
+    /// And what is told when the other side has ended.
     pub async fn open<S>(
         stream: S,
-    ) -> Result<
-        (
-            Arc<Self>,
-            mpsc::Receiver<Incoming>,
-            oneshot::Receiver<SourceError>,
-        ),
-        SourceError,
-    >
+    ) -> Result<(Arc<Self>, oneshot::Receiver<SourceError>), SourceError>
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -195,7 +154,6 @@ impl Framed {
             return Err(failed(format!("the server speaks version {version:?} of this protocol, and this gateway {VERSION}")));
         }
         let (out, mut queued) = mpsc::channel::<Vec<u8>>(QUEUED);
-        let (ask, questions) = mpsc::channel(16);
         let (tell_over, over) = oneshot::channel();
         let inside = Arc::new(Mutex::new(Inside {
             waiting: HashMap::new(),
@@ -204,7 +162,7 @@ impl Framed {
         }));
         let framed = Arc::new(Self {
             inside: inside.clone(),
-            out: out.clone(),
+            out,
         });
         tokio::spawn(async move {
             while let Some(bytes) = queued.recv().await {
@@ -219,7 +177,7 @@ impl Framed {
                     Ok(said) => said,
                     Err(error) => break error,
                 };
-                if let Err(error) = hear(&inside, &out, &ask, &said) {
+                if let Err(error) = hear(&inside, &said) {
                     break error;
                 }
             };
@@ -230,7 +188,7 @@ impl Framed {
             }
             let _ = tell_over.send(error);
         });
-        Ok((framed, questions, over))
+        Ok((framed, over))
     }
 
     async fn ask<T: for<'a> Deserialize<'a>>(&self, request: Request) -> Result<T, SourceError> {
@@ -258,27 +216,11 @@ impl Framed {
     }
 }
 
-fn hear(
-    inside: &Mutex<Inside>,
-    out: &mpsc::Sender<Vec<u8>>,
-    ask: &mpsc::Sender<Incoming>,
-    said: &[u8],
-) -> Result<(), SourceError> {
+fn hear(inside: &Mutex<Inside>, said: &[u8]) -> Result<(), SourceError> {
     let read: Said = serde_json::from_slice(said).map_err(failed)?;
     let Some(id) = read.id else {
         return Err(failed("a message without an id"));
     };
-    if read.question.is_some() {
-        // One of another version is left unanswered; the asker's time ends it.
-        if let Ok(question) = serde_json::from_slice(said) {
-            let _ = ask.try_send(Incoming {
-                question,
-                id,
-                out: out.clone(),
-            });
-        }
-        return Ok(());
-    }
     let Some(waits) = lock(inside).waiting.remove(&id) else {
         return Ok(());
     };
@@ -331,13 +273,11 @@ impl ChunkText {
             if event.resync {
                 return Ok(Event::Resync(cursor));
             }
-            let notice = Notice::new(
-                cursor,
-                &event.channel,
-                event.topic.as_deref(),
-                &event.payload,
-                event.at_us,
-            );
+            let (channel, topic) = (&event.channel, event.topic.as_deref());
+            let notice = match &event.payload {
+                Some(payload) => Notice::new(cursor, channel, topic, payload, event.at_us),
+                None => Notice::too_long(cursor, channel, topic, event.at_us),
+            };
             Ok(Event::Notice(Arc::new(notice)))
         };
         Ok(Chunk {

@@ -136,6 +136,18 @@ impl Inside {
     }
 }
 
+/// Bytes of a payload that a gateway reads.
+const LONGEST_PAYLOAD: usize = 1 << 20;
+
+fn made(cursor: Cursor, channel: &str, topic: Option<&str>, payload: &str) -> Arc<Notice> {
+    let at_us = clock::now_us();
+    Arc::new(if payload.len() > LONGEST_PAYLOAD {
+        Notice::too_long(cursor, channel, topic, at_us)
+    } else {
+        Notice::new(cursor, channel, topic, payload, at_us)
+    })
+}
+
 impl Memory {
     fn change<T>(&self, change: impl FnOnce(&mut Inside) -> T) -> T {
         let changed = change(&mut lock(&self.inside));
@@ -147,13 +159,7 @@ impl Memory {
         self.change(|inside| {
             inside.tick += 1;
             let cursor = Cursor::new(inside.epoch, inside.tick, 1);
-            inside.log.push(Arc::new(Notice::new(
-                cursor,
-                channel,
-                topic,
-                payload,
-                clock::now_us(),
-            )));
+            inside.log.push(made(cursor, channel, topic, payload));
             cursor
         })
     }
@@ -164,13 +170,7 @@ impl Memory {
             inside.tick += 1;
             for (n, (topic, payload)) in (1..).zip(many) {
                 let cursor = Cursor::new(inside.epoch, inside.tick, n);
-                inside.log.push(Arc::new(Notice::new(
-                    cursor,
-                    channel,
-                    *topic,
-                    payload,
-                    clock::now_us(),
-                )));
+                inside.log.push(made(cursor, channel, *topic, payload));
             }
         });
     }

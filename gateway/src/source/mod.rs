@@ -114,17 +114,19 @@ pub struct KeyText {
 pub struct Metric {
     pub name: String,
     pub help: String,
-    /// counter or gauge.
+    /// counter, gauge or histogram.
     pub kind: String,
     pub labels: Vec<(String, String)>,
     pub value: f64,
 }
 
-/// What the database shows of this gateway: two arrays in JSON.
+/// What the database shows of this gateway, in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub sockets: String,
     pub rooms: String,
+    /// How many there are, with those that have no room above.
+    pub in_all: String,
 }
 
 /// Who asks, because what is read for one must not wait for what is read for all.

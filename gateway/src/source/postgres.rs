@@ -37,7 +37,7 @@ mod sql {
         "SELECT name, algorithm, material, kid, issuer, audience, role_claim, role FROM pushy_internal.gateway_keys()";
     pub const METRICS: &str =
         "SELECT name, help, kind, labels::text, value FROM pushy_internal.gateway_metrics()";
-    pub const REPORT: &str = "SELECT pushy_internal.gateway_report($1::text, $2::text)";
+    pub const REPORT: &str = "SELECT pushy_internal.gateway_report($1::text, $2::text, $3::text)";
 }
 
 /// Until a connection is there, or an answer that is no wait.
@@ -67,6 +67,12 @@ fn refused(error: &tokio_postgres::Error) -> SourceError {
         Some(said) => SourceError::Failed(format!("{}: {}", said.code().code(), said.message())),
         None => SourceError::Away(error.to_string()),
     }
+}
+
+/// What somebody has said is the reason, such as a character that the database's encoding does not have: all others go on.
+fn is_of_values(error: &tokio_postgres::Error) -> bool {
+    let code = error.code().map_or("", |code| code.code());
+    code.starts_with("22") || code.starts_with("54")
 }
 
 fn roots(file: &str) -> Result<RootCertStore, String> {
@@ -203,7 +209,9 @@ impl Postgres {
         match answered {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => {
-                self.leave(&session).await;
+                if !is_of_values(&error) {
+                    self.leave(&session).await;
+                }
                 Err(refused(&error))
             }
             Err(_) => {
@@ -252,14 +260,11 @@ fn chunk(rows: &[Row], after: Cursor) -> Result<Chunk, SourceError> {
         let at_us = since.map_or(0, |since| {
             i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
         });
-        let payload: Option<&str> = get(row, "payload")?;
-        let notice = Notice::new(
-            at,
-            channel,
-            get(row, "topic")?,
-            payload.unwrap_or_default(),
-            at_us,
-        );
+        let (topic, payload) = (get(row, "topic")?, get::<Option<&str>>(row, "payload")?);
+        let notice = match payload {
+            Some(payload) => Notice::new(at, channel, topic, payload, at_us),
+            None => Notice::too_long(at, channel, topic, at_us),
+        };
         events.push(Event::Notice(Arc::new(notice)));
     }
     Ok(Chunk { events, next })
@@ -311,9 +316,16 @@ impl Source for Postgres {
         Box::pin(async move {
             let values: [&(dyn ToSql + Sync); 4] =
                 [&ask.role, &ask.subject, &ask.channel, &ask.topics];
-            let rows = self
-                .ask(Reader::Replay, PATIENCE, sql::AUTHORIZE, &values)
-                .await?;
+            let asked = self.ask(Reader::Replay, PATIENCE, sql::AUTHORIZE, &values);
+            let rows = match asked.await {
+                Err(SourceError::Failed(why)) if why.starts_with("22") => {
+                    let reason = "the database has no such channel, topic, role or subject";
+                    return Ok(Verdict::Refused {
+                        reason: reason.to_owned(),
+                    });
+                }
+                asked => asked?,
+            };
             let row = rows.first().ok_or_else(|| {
                 SourceError::Failed("gateway_authorize() answers nothing".to_owned())
             })?;
@@ -391,7 +403,8 @@ impl Source for Postgres {
 
     fn report(&self, report: Report) -> Answer<'_, ()> {
         Box::pin(async move {
-            let values: [&(dyn ToSql + Sync); 2] = [&report.sockets, &report.rooms];
+            let values: [&(dyn ToSql + Sync); 3] =
+                [&report.sockets, &report.rooms, &report.in_all];
             self.ask(Reader::Replay, PATIENCE, sql::REPORT, &values)
                 .await?;
             Ok(())

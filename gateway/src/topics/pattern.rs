@@ -49,6 +49,15 @@ impl Pattern {
         self.0.levels()
     }
 
+    /// Bytes that it takes where notices are led to it, about: its levels, their places, and its subscription's.
+    pub fn weight(&self) -> usize {
+        let level = |level: &Level| match level {
+            Level::Literal(text) => text.len() + 112,
+            Level::Any | Level::Subject | Level::Rest => 112,
+        };
+        128 + self.0.levels().iter().map(level).sum::<usize>()
+    }
+
     /// The topic that it is, if it stands for one only.
     pub fn exact(&self) -> Option<String> {
         self.0.exact().map(text)

@@ -1,17 +1,14 @@
 //! From a channel and a topic to the subscriptions that want it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use indexmap::IndexSet;
-
+use super::listeners::{shrink, Listeners};
 use super::pattern::Pattern;
 use super::trie::Trie;
 
 /// The number of a subscription; never given out twice.
 pub type Key = u64;
-
-/// Walked in a row, and left in any order.
-pub type Listeners = IndexSet<Key>;
 
 #[derive(Default)]
 struct OfChannel {
@@ -25,7 +22,7 @@ struct OfChannel {
 pub struct Wants {
     pub channel: Box<str>,
     /// None: all of the channel, and what has no topic.
-    pub topics: Option<Vec<Pattern>>,
+    pub topics: Option<Arc<[Pattern]>>,
 }
 
 impl Wants {
@@ -51,7 +48,7 @@ impl Routes {
             channel.all.insert(key);
             return;
         };
-        for pattern in topics {
+        for pattern in topics.iter() {
             match pattern.exact() {
                 Some(topic) => {
                     channel.exact.entry(topic.into()).or_default().insert(key);
@@ -65,21 +62,23 @@ impl Routes {
         let Some(channel) = self.channels.get_mut(&wants.channel) else {
             return;
         };
-        channel.all.swap_remove(&key);
-        for pattern in wants.topics.iter().flatten() {
+        channel.all.remove(key);
+        for pattern in wants.topics.iter().flat_map(|topics| topics.iter()) {
             let Some(topic) = pattern.exact() else {
                 channel.patterns.remove(pattern, key);
                 continue;
             };
             if let Some(listeners) = channel.exact.get_mut(topic.as_str()) {
-                listeners.swap_remove(&key);
+                listeners.remove(key);
                 if listeners.is_empty() {
                     channel.exact.remove(topic.as_str());
+                    shrink(&mut channel.exact);
                 }
             }
         }
         if channel.all.is_empty() && channel.exact.is_empty() && channel.patterns.is_empty() {
             self.channels.remove(&wants.channel);
+            shrink(&mut self.channels);
         }
     }
 
@@ -88,10 +87,10 @@ impl Routes {
         let Some(channel) = self.channels.get(channel) else {
             return;
         };
-        channel.all.iter().for_each(|key| visit(*key));
+        channel.all.each(&mut visit);
         if let Some(topic) = topic {
             if let Some(listeners) = channel.exact.get(topic) {
-                listeners.iter().for_each(|key| visit(*key));
+                listeners.each(&mut visit);
             }
             channel.patterns.each(topic, &mut visit);
         }

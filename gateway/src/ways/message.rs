@@ -157,15 +157,17 @@ pub fn frame(item: &Item) -> String {
     }
 }
 
-/// As a stream writes what is no notice: the kind is the event's name.
+/// As a stream writes what is no notice: the kind is the event's name. Where it says from where on nothing is missed, that is its id:
+/// a browser that comes back before the first notice says it.
 pub fn event(text: &str, id: Option<Cursor>) -> String {
-    let kind = serde_json::from_str::<serde_json::Value>(text).ok();
-    let kind = kind
-        .as_ref()
-        .and_then(|said| said.get("type")?.as_str())
-        .unwrap_or("message");
+    let said = serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
+    let word = |member: &str| said.get(member).and_then(serde_json::Value::as_str);
+    let kind = word("type").unwrap_or("message");
+    let begins = word("cursor").filter(|_| kind == "subscribed");
     let id = id
-        .map(|id| format!("id: {}\n", id.shown()))
+        .map(Cursor::shown)
+        .or(begins.map(str::to_owned))
+        .map(|id| format!("id: {id}\n"))
         .unwrap_or_default();
     format!("{id}event: {kind}\ndata: {text}\n\n")
 }
@@ -176,5 +178,9 @@ pub fn close_event(close: &Close) -> String {
         .map(|retry_ms| format!("retry: {}\n", retry_ms.max(1_000)))
         .unwrap_or_default();
     let data = json!({"type": "close", "code": close.code, "said": serde_json::from_str::<serde_json::Value>(&close.json()).unwrap_or_default()});
-    format!("{retry}event: close\ndata: {data}\n\n")
+    let id = close
+        .cursor
+        .map(|cursor| format!("id: {}\n", cursor.shown()))
+        .unwrap_or_default();
+    format!("{id}{retry}event: close\ndata: {data}\n\n")
 }

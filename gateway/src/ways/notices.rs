@@ -21,9 +21,17 @@ use super::session::{Out, Session};
 const TRANSPORT: &str = "poll";
 const TAG: u32 = 1;
 
+/// Of one answer.
+#[derive(Clone, Copy)]
+struct Bounds {
+    notices: usize,
+    bytes: usize,
+}
+
 #[derive(Default)]
 struct Page {
     notices: Vec<Arc<Notice>>,
+    bytes: usize,
     resync: Option<Cursor>,
 }
 
@@ -31,10 +39,14 @@ impl Page {
     fn add(&mut self, items: Vec<Item>) {
         for item in items {
             match item {
-                Item::Notice { notice, .. } => self.notices.push(notice),
+                Item::Notice { notice, .. } => {
+                    self.bytes += notice.size();
+                    self.notices.push(notice);
+                }
                 // What was before is part of what is to be looked at anew.
                 Item::Resync { cursor, .. } => {
                     self.notices.clear();
+                    self.bytes = 0;
                     self.resync = Some(cursor);
                 }
                 Item::Message(_) => {}
@@ -44,6 +56,11 @@ impl Page {
 
     fn is_empty(&self) -> bool {
         self.notices.is_empty() && self.resync.is_none()
+    }
+
+    /// As long as an answer may be.
+    fn is_over(&self, bounds: Bounds) -> bool {
+        self.notices.len() >= bounds.notices || self.bytes >= bounds.bytes
     }
 }
 
@@ -67,7 +84,11 @@ pub async fn poll(
     session.admit(who)?;
     session.subscribe(request)?;
     session.settle().await?;
-    let page = gather(&mut session, wait, settings.ask_timeout, max).await?;
+    let bounds = Bounds {
+        notices: max,
+        bytes: settings.buffer_bytes,
+    };
+    let page = gather(&mut session, wait, settings.ask_timeout, bounds).await?;
     Ok(answer(
         &session,
         page,
@@ -87,18 +108,18 @@ async fn gather(
     session: &mut Session,
     wait: Duration,
     ask_timeout: Duration,
-    max: usize,
+    bounds: Bounds,
 ) -> Result<Gathered, Refusal> {
     let mut page = Page::default();
     let begun = Instant::now();
     let (deadline, at_most) = (begun + wait, begun + wait + ask_timeout);
-    while page.notices.len() < max {
+    while !page.is_over(bounds) {
         // Read to its end, it has something, or has waited.
         let is_level = session.is_live(TAG);
         if is_level && (!page.is_empty() || Instant::now() >= deadline) {
             break;
         }
-        session.set_batch(max - page.notices.len());
+        session.set_batch(bounds.notices - page.notices.len());
         tokio::select! {
             out = session.next() => match out {
                 Out::Items(items) => page.add(items),
@@ -115,8 +136,8 @@ async fn gather(
     }
     let position = session.unsubscribe(TAG);
     // What came between the last look and the end.
-    while page.notices.len() < max {
-        let left = session.take(max - page.notices.len());
+    while !page.is_over(bounds) {
+        let left = session.take(bounds.notices - page.notices.len());
         if left.is_empty() {
             break;
         }
@@ -128,10 +149,10 @@ async fn gather(
         .map(|notice| notice.cursor)
         .or(page.resync);
     // A full page may have left something behind.
-    let next = if page.notices.len() < max {
-        position.or(last)
-    } else {
+    let next = if page.is_over(bounds) {
         last
+    } else {
+        position.or(last)
     };
     let next = next.ok_or_else(|| Code::Unavailable.because("the database was not reached yet"))?;
     Ok(Gathered { page, next })

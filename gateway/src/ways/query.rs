@@ -135,7 +135,7 @@ pub fn request(
     Ok(Request {
         tag,
         channel: channel.to_owned(),
-        topics: (!patterns.is_empty()).then_some(patterns),
+        topics: (!patterns.is_empty()).then(|| patterns.into()),
         after,
         latest,
         presence,

@@ -22,6 +22,9 @@ const TRANSPORT: &str = "websocket";
 /// What a socket that does nothing keeps.
 const READ_BUFFER: usize = 4_096;
 const WRITE_BUFFER: usize = 16_384;
+/// Messages `auth` of one socket in a second, and at once: each has all its subscriptions decided anew.
+const AUTH_RATE: u32 = 1;
+const AUTH_BURST: u32 = 5;
 /// Until a client has answered that it closes, too.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -49,14 +52,8 @@ pub async fn open(
     let settings = &gateway.settings;
     let upgrade = upgrade
         .read_buffer_size(READ_BUFFER)
+        // What is fed waits for what was: no more than that and one message.
         .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(
-            settings
-                .buffer_bytes
-                .saturating_mul(2)
-                .saturating_add(4 * WRITE_BUFFER)
-                .saturating_add(settings.max_message_bytes),
-        )
         .max_message_size(settings.max_message_bytes)
         .max_frame_size(settings.max_message_bytes);
     let gateway = gateway.clone();
@@ -71,6 +68,7 @@ pub async fn open(
                 gateway.settings.message_burst,
             )
             .full(std::time::Instant::now()),
+            auth: Rate::new(AUTH_RATE, AUTH_BURST).full(std::time::Instant::now()),
             heard: Instant::now(),
             gateway,
             session,
@@ -88,6 +86,7 @@ struct Served {
     socket: WebSocket,
     rate: Rate,
     bucket: Bucket,
+    auth: Bucket,
     /// When the client said something last.
     heard: Instant,
     /// It is closed: what the client says now is not heard.
@@ -203,6 +202,11 @@ impl Served {
         token: Option<String>,
         ticket: Option<String>,
     ) -> Result<(), Refusal> {
+        let rate = Rate::new(AUTH_RATE, AUTH_BURST);
+        if !rate.take(&mut self.auth, std::time::Instant::now()) {
+            self.gateway.metrics.refuse("auth_rate");
+            return Err(Code::TooFast.because("a token or ticket a second is enough"));
+        }
         match (token, ticket) {
             (Some(token), None) => {
                 let who = verify(&self.gateway, &token)?;
@@ -212,8 +216,7 @@ impl Served {
                 Ok(())
             }
             (None, Some(ticket)) if ticket.len() <= self.gateway.settings.max_token_bytes => {
-                self.session.redeem(ticket);
-                Ok(())
+                self.session.redeem(ticket)
             }
             _ => Err(Code::BadMessage.because("auth has a token, or a ticket")),
         }

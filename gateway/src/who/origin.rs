@@ -24,11 +24,14 @@ pub fn is_host_allowed(settings: &Settings, host: Option<&str>) -> bool {
             .iter()
             .any(|own| own.eq_ignore_ascii_case(name) || own.eq_ignore_ascii_case(host));
     }
-    if settings.listen.ip().is_loopback() {
-        return name.eq_ignore_ascii_case("localhost")
-            || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    }
-    true
+    !settings.listen.ip().is_loopback() || is_of_loopback(Some(host))
+}
+
+/// Whether it is a name of the machine itself.
+pub fn is_of_loopback(host: Option<&str>) -> bool {
+    let name = host.map(host_name).unwrap_or_default();
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// A program says no origin, and needs a token as everybody does. A page's is in the list, or is this gateway's own where its name is sure.

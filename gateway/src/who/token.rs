@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{
-    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse,
+    AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse,
 };
 use jsonwebtoken::{decode, decode_header, Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
@@ -146,16 +146,19 @@ impl Keys {
             role: text.role.clone(),
         };
         if text.algorithm == "JWKS" {
-            let read: JwkSet = serde_json::from_str(&text.material)
+            let read: Document = serde_json::from_str(&text.material)
                 .map_err(|error| format!("is no JWKS document: {error}"))?;
             let before = self.keys.len();
-            for jwk in &read.keys {
-                let Some(algorithm) = of_jwk(jwk) else {
+            // A key of a kind that is not known here is for somebody else, and says nothing of those beside it.
+            let known = read.keys.into_iter();
+            for jwk in known.filter_map(|one| serde_json::from_value::<Jwk>(one).ok()) {
+                let Some(algorithm) = of_jwk(&jwk) else {
                     continue;
                 };
-                let decoding = DecodingKey::from_jwk(jwk).map_err(|error| error.to_string())?;
-                self.keys
-                    .push(key(algorithm, decoding, jwk.common.key_id.clone()));
+                if let Ok(decoding) = DecodingKey::from_jwk(&jwk) {
+                    let named = jwk.common.key_id.clone();
+                    self.keys.push(key(algorithm, decoding, named));
+                }
             }
             return if self.keys.len() > before {
                 Ok(())
@@ -228,6 +231,11 @@ impl Keys {
         }
         Err(rejected)
     }
+}
+
+#[derive(Deserialize)]
+struct Document {
+    keys: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -304,8 +312,9 @@ impl Key {
         };
         let role = said.or_else(|| self.role.clone()).ok_or(Rejected::Claims)?;
         let longest = now_s.saturating_add(i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX));
-        // A cast of a float saturates.
-        let until_s = (exp as i64).min(longest);
+        // As long as it is taken for good, or whoever comes in that time is sent away at once. A cast of a float saturates.
+        let leeway_s = i64::try_from(leeway.as_secs()).unwrap_or(i64::MAX);
+        let until_s = (exp as i64).saturating_add(leeway_s).min(longest);
         Ok(Principal {
             role,
             subject: name(sub.as_ref())?,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pushy_core::log::cursor::Cursor;
 use pushy_gateway::source::framed::{
-    read_frame, write_frame, ChunkText, EventText, Framed, Question, VERSION,
+    read_frame, write_frame, ChunkText, EventText, Framed, VERSION,
 };
 use pushy_gateway::source::memory::Memory;
 use pushy_gateway::source::{Ask, Event, Reader, Source, SourceError, Verdict};
@@ -27,7 +27,7 @@ fn chunk_text(chunk: pushy_gateway::source::Chunk) -> ChunkText {
             resync: true,
             channel: String::new(),
             topic: None,
-            payload: String::new(),
+            payload: None,
             at_us: 0,
         },
         Event::Notice(notice) => {
@@ -38,7 +38,8 @@ fn chunk_text(chunk: pushy_gateway::source::Chunk) -> ChunkText {
                 resync: false,
                 channel: notice.channel.to_string(),
                 topic: notice.topic.as_deref().map(str::to_owned),
-                payload: said["payload"].as_str().unwrap().to_owned(),
+                payload: (!notice.is_too_long)
+                    .then(|| said["payload"].as_str().unwrap().to_owned()),
                 at_us: notice.at_us,
             }
         }
@@ -97,7 +98,7 @@ impl Worker {
         }
     }
 
-    /// Answers in any order, until the other side ends. What it is answered itself goes into the channel.
+    /// Answers in any order, until the other side ends. What is taken back goes into the channel.
     async fn serve(
         mut self,
         memory: Arc<Memory>,
@@ -105,7 +106,7 @@ impl Worker {
     ) {
         while let Ok(said) = read_frame(&mut self.reader).await {
             let said: Value = serde_json::from_slice(&said).unwrap();
-            if said.get("ok").is_some() || said["do"] == "cancel" {
+            if said["do"] == "cancel" {
                 let _ = answers.send(said);
                 continue;
             }
@@ -136,7 +137,7 @@ async fn both_sides_understand_each_other() {
     let (heard, mut answers) = tokio::sync::mpsc::unbounded_channel();
     let of_worker = memory.clone();
     let opened = tokio::spawn(async move { Worker::open(far, VERSION).await });
-    let (framed, mut questions, over) = Framed::open(near).await.unwrap();
+    let (framed, over) = Framed::open(near).await.unwrap();
     let worker = opened.await.unwrap();
     let writer = worker.writer.clone();
     let served = tokio::spawn(worker.serve(of_worker, heard));
@@ -189,22 +190,6 @@ async fn both_sides_understand_each_other() {
         .await,
     );
     assert_eq!(answers.recv().await.unwrap()["do"], "cancel");
-    // The worker asks, too.
-    write_frame(
-        &mut *writer.lock().await,
-        json!({"id": 1, "do": "presence", "channel": "c", "topic": "t"})
-            .to_string()
-            .as_bytes(),
-    )
-    .await
-    .unwrap();
-    let asked = questions.recv().await.unwrap();
-    assert!(matches!(&asked.question, Question::Presence { channel, .. } if channel == "c"));
-    asked.answer(&["ann"]).await;
-    assert_eq!(
-        answers.recv().await.unwrap(),
-        json!({"id": 1, "ok": ["ann"]})
-    );
     served.abort();
     drop(writer);
     assert!(matches!(over.await.unwrap(), SourceError::Away(_)));
@@ -237,7 +222,7 @@ async fn what_is_no_message_ends_it() {
                 .await
                 .unwrap();
         });
-        let (framed, _questions, over) = Framed::open(near).await.unwrap();
+        let (framed, over) = Framed::open(near).await.unwrap();
         far.await.unwrap();
         over.await.unwrap();
         assert!(framed.keys().await.is_err());

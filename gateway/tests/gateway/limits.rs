@@ -86,7 +86,7 @@ async fn behind_a_proxy_each_client_is_counted_by_its_own_address() {
             Err(status) => assert_eq!(expected, Err(status), "{address}"),
         }
     }
-    assert_eq!(stage.gateway.sockets()[0].address, "1.1.1.1");
+    assert_eq!(stage.gateway.sockets()[0].1.address.to_string(), "1.1.1.1");
 }
 
 #[tokio::test]

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use crate::stage::{Stage, PATIENCE};
+use serde_json::json;
 
 const SOCKETS: usize = 2_000;
 const NOTICES: usize = 5;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_thousand_sockets_hear_one_topic() {
-    // Two descriptors each, of the gateway and of the test.
+/// Two descriptors each, of the gateway and of the test.
+fn as_many_as_there_may_be(wanted: usize) -> usize {
     let descriptors = std::fs::read_to_string("/proc/self/limits").unwrap();
     let open_files = descriptors
         .lines()
@@ -22,7 +22,60 @@ async fn two_thousand_sockets_hear_one_topic() {
         .unwrap()
         .parse()
         .unwrap_or(usize::MAX);
-    let sockets = SOCKETS.min((most - 100) / 2);
+    wanted.min((most - 500) / 3)
+}
+
+/// A gateway that has just begun has nothing of what they missed: all of it comes out of the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_that_come_back_at_once_miss_nothing() {
+    let sockets = as_many_as_there_may_be(5_000);
+    let stage = Stage::open(|settings| {
+        settings.max_connections_per_address = sockets;
+        settings.connect_burst = 100_000;
+    })
+    .await;
+    let before = stage.memory.publish("orders", None, "before");
+    for n in 0..3 {
+        stage.memory.publish("orders", None, &n.to_string());
+    }
+    stage
+        .until("it has read that", |stage| {
+            stage.gateway.hub.end() > before
+        })
+        .await;
+    // As if it had begun here.
+    let end = stage.gateway.hub.end();
+    stage.gateway.hub.open(end);
+    let stage = Arc::new(stage);
+    let mut readers = tokio::task::JoinSet::new();
+    for n in 0..sockets {
+        let stage = stage.clone();
+        readers.spawn(async move {
+            let mut socket = stage.socket(&format!("user {n}")).await;
+            socket
+                .say(json!({"type": "subscribe", "id": 1, "channel": "orders", "after": before.to_string()}))
+                .await;
+            socket.must("subscribed").await;
+            for expected in 0..3 {
+                assert_eq!(socket.payload().await, expected.to_string());
+            }
+            socket.must("live").await;
+            socket
+        });
+    }
+    let mut kept = Vec::new();
+    while let Some(socket) = readers.join_next().await {
+        kept.push(socket.unwrap());
+    }
+    stage.memory.publish("orders", None, "after it");
+    for socket in &mut kept {
+        assert_eq!(socket.payload().await, "after it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_sockets_hear_one_topic() {
+    let sockets = as_many_as_there_may_be(SOCKETS);
     let stage = Stage::open(|settings| {
         settings.max_connections_per_address = SOCKETS;
         settings.connect_burst = 10_000;

@@ -93,7 +93,7 @@ proptest! {
         topic in prop::option::weighted(0.9, topic()),
     ) {
         let mut routes = Routes::default();
-        let wants: Vec<Wants> = all.into_iter().map(|topics| Wants { channel: "c".into(), topics }).collect();
+        let wants: Vec<Wants> = all.into_iter().map(|topics| Wants { channel: "c".into(), topics: topics.map(Into::into) }).collect();
         for (key, wants) in (0..).zip(&wants) {
             routes.insert(wants, key);
         }
@@ -310,7 +310,7 @@ impl World {
                 }
                 let outbox = self.hub.outbox(3, 1 << 20);
                 let topics = (!is_all)
-                    .then(|| vec![Pattern::read("t/1").unwrap(), Pattern::read("*/2").unwrap()]);
+                    .then(|| ["t/1", "*/2"].map(|topic| Pattern::read(topic).unwrap()).into());
                 let wants = Wants {
                     channel: "c".into(),
                     topics,
@@ -330,6 +330,7 @@ impl World {
                         wants.clone(),
                         false,
                         after,
+                        None,
                         self.hub.asked_at(),
                         |cursor| had = cursor,
                     )

@@ -282,6 +282,7 @@ async fn who_wants_the_latest_of_a_topic_gets_that() {
             wants,
             true,
             None,
+            None,
             gateway.hub.asked_at(),
             |_| {},
         )

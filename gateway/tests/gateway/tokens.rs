@@ -449,6 +449,18 @@ fn a_document_has_keys_for_what_they_are_for() {
         ..Header::new(Algorithm::EdDSA)
     };
     let token = pair.sign(&header, &claims());
+    // Keys that nobody here knows what to do with stand beside those that are for us.
+    let mut beside = document(&|_| {});
+    let mut read: Value = serde_json::from_str(&beside.material).unwrap();
+    let strange = [
+        json!({"kty": "AKP", "alg": "ML-DSA-44", "kid": "2", "pub": "x"}),
+        json!({"kty": "RSA", "n": "!", "e": "AQAB", "kid": "3"}),
+        json!("nothing"),
+    ];
+    let keys = read["keys"].as_array_mut().unwrap();
+    keys.splice(0..0, strange);
+    beside.material = read.to_string();
+    assert!(verify(&[beside], &token).is_ok());
     assert!(verify(&[document(&|_| {})], &token).is_ok());
     assert_eq!(
         verify(&[document(&|key| key["kid"] = "2".into())], &token),

@@ -28,15 +28,19 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts a program whose standard input is the other end of a socket. It has no environment, no other descriptor, no more memory than
-    /// so many bytes, and ends when this process does.
-    pub fn start(program: &Path, arguments: &[String], memory: u64) -> io::Result<Self> {
+    /// Starts a program whose standard input is the other end of a socket. It has no environment but what is given, which unlike arguments
+    /// nobody else on the machine can read, no other descriptor, no more memory than so many bytes, and ends when this process does.
+    pub fn start(
+        program: &Path,
+        environment: &[(String, String)],
+        memory: u64,
+    ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(program);
         command
-            .args(arguments)
             .env_clear()
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
@@ -182,6 +186,11 @@ fn leave_server(parent: libc::pid_t, memory: u64) -> io::Result<()> {
         }
         done(libc::setrlimit(libc::RLIMIT_DATA, &limit(memory)))?;
         done(libc::setrlimit(libc::RLIMIT_CORE, &limit(0)))?;
+        // As many as it may: the server keeps to fewer for reasons of its own, and each connection takes one.
+        let mut open_files = limit(0);
+        done(libc::getrlimit(libc::RLIMIT_NOFILE, &mut open_files))?;
+        open_files.rlim_cur = open_files.rlim_max;
+        done(libc::setrlimit(libc::RLIMIT_NOFILE, &open_files))?;
         close_others();
     }
     Ok(())

@@ -1,15 +1,18 @@
 //! Who it is, and what the server lets it hear.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pushy_core::log::cursor::Cursor;
 use tokio::time::Instant;
 
 use crate::clock;
+use crate::gateway::Reads;
 use crate::hub::outbox::{Command, Tag};
 use crate::hub::{AskedAt, NotYet};
 use crate::lock;
 use crate::presence::Room;
+use crate::limits::Taken;
 use crate::source::{Ask, Redeemed, SourceError, Verdict};
 use crate::topics::pattern::Pattern;
 use crate::topics::routes::{Key, Wants};
@@ -18,6 +21,9 @@ use crate::ways::message::{self, Code, Refusal};
 use crate::who::Principal;
 
 use super::{within, Asked, Request, Session, Subscribed};
+
+/// Until the server is asked again that has not answered; a little longer each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 impl Session {
     /// Lets it in, or renews: as the same, because what it has subscribed was for that one.
@@ -42,6 +48,12 @@ impl Session {
         self.expiring = Some(self.ends - before);
         *lock(&self.entry.who) = Some(who.clone());
         self.gateway.changes.moved.notify_one();
+        // A key that went since the token was checked: who closes the sockets of that key has not seen this one.
+        let key = who.key.as_deref();
+        if key.is_some_and(|key| !self.gateway.who.has_key(key)) {
+            self.outbox.close(close::UNAUTHENTICATED);
+            return Err(Code::Unauthenticated.because("the token is not valid here"));
+        }
         let is_renewal = self.who.replace(who).is_some();
         if is_renewal {
             let tags: Vec<Tag> = self.subscribed.keys().copied().collect();
@@ -50,10 +62,16 @@ impl Session {
         Ok(())
     }
 
-    pub fn redeem(&mut self, ticket: String) {
-        if !Redeemed::may_be(&ticket) {
-            return self.hear_redeemed(Ok(None));
+    pub fn redeem(&mut self, ticket: String) -> Result<(), Refusal> {
+        if self.is_redeeming {
+            self.gateway.metrics.refuse("tickets_at_a_time");
+            return Err(Code::TooFast.because("another ticket is being looked at"));
         }
+        if !Redeemed::may_be(&ticket) {
+            self.hear_redeemed(Ok(None));
+            return Ok(());
+        }
+        self.is_redeeming = true;
         let (source, limit) = (
             self.gateway.source.clone(),
             self.gateway.settings.ask_timeout,
@@ -61,6 +79,7 @@ impl Session {
         self.asks.push(Box::pin(async move {
             Asked::Redeemed(within(limit, source.redeem(ticket)).await)
         }));
+        Ok(())
     }
 
     /// Whether more is asked of the database than one connection may have under way.
@@ -84,7 +103,7 @@ impl Session {
             );
         }
         let own = |pattern: &Pattern| pattern.of_subject(who.subject.as_deref());
-        let topics: Option<Option<Vec<Pattern>>> = request
+        let topics: Option<Option<Arc<[Pattern]>>> = request
             .topics
             .as_ref()
             .map(|topics| topics.iter().map(own).collect());
@@ -97,25 +116,54 @@ impl Session {
                 .because("presence is for a subject, in one topic without patterns"));
         }
         let tag = request.tag;
-        let request = Request {
-            topics: topics.flatten(),
-            ..request
-        };
+        let topics = topics.flatten();
+        let weight = self.weighed(topics.as_deref().unwrap_or_default())?;
+        let request = Request { topics, ..request };
         let subscribed = Subscribed {
             request,
             key: None,
             asked: 0,
             asked_at: AskedAt::default(),
+            unanswered: 0,
             room: None,
             is_told_live: false,
+            weight,
         };
         self.subscribed.insert(tag, subscribed);
         self.ask(tag);
         Ok(())
     }
 
+    /// The place of a subscription's topics among those of this socket, and of all.
+    fn weighed(&self, topics: &[Pattern]) -> Result<Taken, Refusal> {
+        let own: usize = self.subscribed.values().map(|one| one.weight.bytes()).sum();
+        let weight: usize = topics.iter().map(Pattern::weight).sum();
+        let refused = |reason, message: &str| {
+            self.gateway.metrics.refuse(reason);
+            Err(Code::TooMany.because(message))
+        };
+        if own + weight > self.gateway.settings.max_topic_bytes {
+            return refused(
+                "topic_bytes",
+                "the topics of this connection take as much as they may",
+            );
+        }
+        let all = self.gateway.hub.topics();
+        match all.take(weight) {
+            Some(taken) => Ok(taken),
+            None => refused(
+                "all_topic_bytes",
+                "the topics of all connections take as much as they may",
+            ),
+        }
+    }
+
     /// Asks the server whether this subscription may be.
     pub(super) fn ask(&mut self, tag: Tag) {
+        self.ask_after(tag, Duration::ZERO);
+    }
+
+    fn ask_after(&mut self, tag: Tag, pause: Duration) {
         let (Some(who), Some(subscribed)) = (&self.who, self.subscribed.get_mut(&tag)) else {
             return;
         };
@@ -123,7 +171,9 @@ impl Session {
         let number = self.last_ask;
         subscribed.asked = number;
         subscribed.asked_at = self.gateway.hub.asked_at();
-        let topics = subscribed.request.topics.iter().flatten();
+        let is_first = subscribed.key.is_none();
+        let topics = subscribed.request.topics.iter();
+        let topics = topics.flat_map(|topics| topics.iter());
         let ask = Ask {
             role: who.role.clone(),
             subject: who.subject.clone(),
@@ -132,8 +182,21 @@ impl Session {
         };
         let (gateway, limit) = (self.gateway.clone(), self.gateway.settings.ask_timeout);
         self.asks.push(Box::pin(async move {
+            tokio::time::sleep(pause).await;
             let since = Instant::now();
-            let verdict = within(limit, gateway.source.authorize(ask)).await;
+            let place = gateway.asks.acquire();
+            let answer = gateway.source.authorize(ask);
+            let verdict = if is_first {
+                let in_turn = async {
+                    let _place = place.await;
+                    answer.await
+                };
+                within(limit, in_turn).await
+            } else {
+                // All are asked anew at once: nobody is turned away for those before them.
+                let _place = place.await;
+                within(limit, answer).await
+            };
             gateway
                 .metrics
                 .authorize
@@ -192,6 +255,10 @@ impl Session {
                     Ok(Verdict::Refused { reason }) => {
                         self.refuse(tag, &Code::Denied.because(reason))
                     }
+                    Err(error) if self.is_decided(tag) => {
+                        self.gateway.say(&error.to_string());
+                        self.ask_again_later(tag);
+                    }
                     Err(error) => {
                         self.gateway.say(&error.to_string());
                         self.refuse(
@@ -204,7 +271,27 @@ impl Session {
         }
     }
 
+    fn is_decided(&self, tag: Tag) -> bool {
+        self.subscribed
+            .get(&tag)
+            .is_some_and(|one| one.key.is_some())
+    }
+
+    /// Nothing is read meanwhile.
+    fn ask_again_later(&mut self, tag: Tag) {
+        let Some(subscribed) = self.subscribed.get_mut(&tag) else {
+            return;
+        };
+        if let Some(key) = subscribed.key {
+            self.gateway.hub.pause(key);
+        }
+        let longest = FIRST_PAUSE.saturating_mul(1 << subscribed.unanswered.min(5));
+        subscribed.unanswered = subscribed.unanswered.saturating_add(1);
+        self.ask_after(tag, longest.mul_f64(0.5 + fastrand::f64()));
+    }
+
     fn hear_redeemed(&mut self, redeemed: Result<Option<Redeemed>, SourceError>) {
+        self.is_redeeming = false;
         let max_age = self.gateway.settings.max_age;
         let who = match redeemed {
             Err(_) => Err(Code::Unavailable.because("the database does not answer")),
@@ -255,6 +342,7 @@ impl Session {
         {
             return self.refuse(tag, &Code::Denied.because("the ticket is not for this"));
         }
+        subscribed.unanswered = 0;
         if let Some(key) = subscribed.key {
             match self.gateway.hub.resume(key, since, subscribed.asked_at) {
                 Ok(()) => {}
@@ -288,7 +376,16 @@ impl Session {
         };
         let asked_at = subscribed.asked_at;
         let (hub, latest) = (&self.gateway.hub, request.latest);
-        let key = match hub.subscribe(&self.outbox, tag, wants, latest, after, asked_at, announce) {
+        let key = match hub.subscribe(
+            &self.outbox,
+            tag,
+            wants,
+            latest,
+            after,
+            since,
+            asked_at,
+            announce,
+        ) {
             Ok(key) => key,
             Err(NotYet::AskAgain) => return self.ask(tag),
             Err(NotYet::Closed | NotYet::Full) => {
@@ -300,13 +397,11 @@ impl Session {
         };
         subscribed.key = Some(key);
         subscribed.is_told_live = is_live;
-        let shown = request
-            .topics
-            .iter()
-            .flatten()
-            .map(ToString::to_string)
-            .collect();
-        lock(&self.entry.channels).insert(tag, (channel.clone(), shown));
+        let reads = Reads {
+            channel: channel.as_str().into(),
+            topics: request.topics.clone(),
+        };
+        lock(&self.entry.channels).insert(tag, reads);
         self.gateway.changes.moved.notify_one();
         if request.presence {
             self.enter(tag, key, &channel);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pushy_core::log::cursor::Cursor;
 
 use crate::hub::outbox::Tag;
-use crate::hub::{too_slow, Step};
+use crate::hub::Step;
 use crate::source::{Chunk, Reader, SourceError};
 use crate::topics::routes::Key;
 use crate::ways::close;
@@ -34,7 +34,7 @@ impl Session {
             match self.gateway.hub.catch_up(key) {
                 Step::More => has_more = true,
                 Step::Room => {}
-                Step::Lost(cursor) => self.outbox.close(too_slow(cursor)),
+                Step::Lost(_) => self.close_at_earliest(close::SLOW),
                 Step::Ask(after) if self.replay.is_none() => {
                     self.replay = Some(self.replay(tag, key, after))
                 }
@@ -100,7 +100,7 @@ impl Session {
             }
         }
         if self.empty_replays >= MOST_EMPTY {
-            self.outbox.close(close::UNAVAILABLE.at(replay.after));
+            self.close_at_earliest(close::UNAVAILABLE);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::future::Future;
+use futures_util::future::{Future, FutureExt as _};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use pushy_core::log::cursor::Cursor;
 use tokio::time::{sleep_until, timeout, Instant};
@@ -19,7 +19,7 @@ use crate::clock;
 use crate::gateway::{Gateway, SocketEntry};
 use crate::hub::outbox::{Command, Item, Outbox, Tag};
 use crate::hub::AskedAt;
-use crate::limits::Counted;
+use crate::limits::{Counted, Taken};
 use crate::presence::Room;
 use crate::source::{Chunk, Redeemed, SourceError, Verdict};
 use crate::topics::pattern::Pattern;
@@ -40,7 +40,7 @@ pub struct Request {
     pub tag: Tag,
     pub channel: String,
     /// None: all of the channel.
-    pub topics: Option<Vec<Pattern>>,
+    pub topics: Option<Arc<[Pattern]>>,
     pub after: Option<Cursor>,
     pub latest: bool,
     pub presence: bool,
@@ -54,8 +54,12 @@ struct Subscribed {
     asked: u64,
     /// When that was asked.
     asked_at: AskedAt,
+    /// Questions in a row that the server has not answered.
+    unanswered: u32,
     room: Option<Room>,
     is_told_live: bool,
+    /// What its topics take.
+    weight: Taken,
 }
 
 enum Asked {
@@ -89,6 +93,8 @@ pub struct Session {
     of_subject: Option<Counted<String>>,
     subscribed: HashMap<Tag, Subscribed>,
     asks: FuturesUnordered<Boxed<Asked>>,
+    /// A ticket is on its way to the server.
+    is_redeeming: bool,
     last_ask: u64,
     /// Subscriptions that are not known to be live.
     catching: BTreeSet<Tag>,
@@ -153,6 +159,7 @@ impl Session {
             of_subject: None,
             subscribed: HashMap::new(),
             asks: FuturesUnordered::new(),
+            is_redeeming: false,
             last_ask: 0,
             catching: BTreeSet::new(),
             replay: None,
@@ -204,6 +211,34 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Answers that have come, however much there is to write.
+    fn hear_what_is_there(&mut self) {
+        while let Some(Some(asked)) = self.asks.next().now_or_never() {
+            self.hear(asked);
+        }
+        let replay = self.replay.as_mut();
+        if let Some(chunk) = replay.and_then(|replay| (&mut replay.answer).now_or_never()) {
+            self.hear_replay(chunk);
+        }
+    }
+
+    /// From where no subscription misses anything, for a close.
+    fn earliest(&self) -> Option<Cursor> {
+        let keys = self.subscribed.values().filter_map(|one| one.key);
+        // Of those that the server has not decided about, what they asked for.
+        let asked = self.subscribed.values().filter(|one| one.key.is_none());
+        let asked = asked.filter_map(|one| one.request.after).min();
+        let heard = self.gateway.hub.earliest_position(keys);
+        heard.into_iter().chain(asked).min()
+    }
+
+    fn close_at_earliest(&self, close: Close) {
+        self.outbox.close(Close {
+            cursor: self.earliest(),
+            ..close
+        });
     }
 
     fn wake_at(&self) -> Instant {
@@ -258,9 +293,12 @@ impl Session {
             while let Some(command) = self.outbox.take_command() {
                 self.obey(&command);
             }
+            self.hear_what_is_there();
             if let Some(out) = self.end(Instant::now()) {
                 return out;
             }
+            // Those that are behind go on beside those that always have something to say.
+            let has_more = self.outbox.has_much_room() && self.catch_up();
             let items = self.outbox.take(self.batch);
             if !items.is_empty() {
                 self.wrote(Instant::now());
@@ -268,10 +306,6 @@ impl Session {
             }
             if let Some(close) = self.outbox.closed() {
                 return Out::Close(close);
-            }
-            let has_more = self.catch_up();
-            if !self.outbox.is_empty() || self.outbox.closed().is_some() {
-                continue;
             }
             if has_more {
                 tokio::task::yield_now().await;
