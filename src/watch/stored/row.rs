@@ -130,7 +130,6 @@ pub(super) fn read(row: Row<'_>) -> Result<WatchDefinition> {
             .opt_text(table::NAMED_BY)?
             .map(|word| NamedBy::parse(&word).expect(constrained)),
         trigger_texts: array::texts(row.datum(table::TRIGGER_TEXTS).expect(constrained))?
-            .into_iter()
             .flatten()
             .collect(),
         print: row.text(table::FINGERPRINT)?,
