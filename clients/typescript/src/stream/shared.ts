@@ -10,14 +10,15 @@ type Told =
   /** A tab is there, and asks who leads. */
   | { readonly kind: 'hello' }
   | { readonly kind: 'leader'; readonly term: number }
-  | { readonly kind: 'subscribe'; readonly want: Want }
+  /** What is said of it counts in that era only: since then the tab has said anew what it wants, with its own cursors. */
+  | { readonly kind: 'subscribe'; readonly want: Want; readonly era: number }
   | { readonly kind: 'unsubscribe'; readonly id: number }
   | { readonly kind: 'wake' }
   /** Without Web Locks, every now and then. */
   | { readonly kind: 'here' }
   /** To one that was taken for gone: what does it want? */
   | { readonly kind: 'again' }
-  | { readonly kind: 'said'; readonly id: number; readonly said: Said }
+  | { readonly kind: 'said'; readonly id: number; readonly era: number; readonly said: Said }
   | { readonly kind: 'status'; readonly status: Status; readonly code?: string; readonly message?: string }
   | { readonly kind: 'bye' }
 
@@ -39,6 +40,7 @@ export class SharedConnection implements Source {
   #led: Led | undefined
   #stop: (() => void)[] = []
   #term = 0
+  #era = 0
   #isClosed = false
 
   constructor(name: string, connect: (events: SourceEvents) => Source, events: SourceEvents) {
@@ -57,8 +59,8 @@ export class SharedConnection implements Source {
 
   subscribe(want: Want): void {
     this.#wants.set(want.id, want)
-    if (this.#led) this.#led.subscribe(this.#tab, { ...want })
-    else if (this.#leader !== undefined) this.#tell({ kind: 'subscribe', want }, this.#leader)
+    if (this.#led) this.#led.subscribe(this.#tab, { ...want }, 0)
+    else if (this.#leader !== undefined) this.#tell({ kind: 'subscribe', want, era: this.#era }, this.#leader)
     else this.#events.status({ state: 'connecting' })
   }
 
@@ -133,9 +135,9 @@ export class SharedConnection implements Source {
     this.#term = term
     this.#leader = undefined
     this.#led = new Led(this.#name, this.#connect, {
-      said: (tab, id, said) => {
+      said: (tab, id, era, said) => {
         if (tab === this.#tab) this.#said(id, said)
-        else this.#tell({ kind: 'said', id, said }, tab)
+        else this.#tell({ kind: 'said', id, era, said }, tab)
       },
       status: (status) => {
         const { error, ...rest } = status
@@ -144,7 +146,7 @@ export class SharedConnection implements Source {
         else this.#events.status(status)
       },
     })
-    for (const want of this.#wants.values()) this.#led.subscribe(this.#tab, { ...want })
+    for (const want of this.#wants.values()) this.#led.subscribe(this.#tab, { ...want }, 0)
     this.#tell({ kind: 'leader', term })
   }
 
@@ -155,7 +157,8 @@ export class SharedConnection implements Source {
   }
 
   #sayWants(leader: string): void {
-    for (const want of this.#wants.values()) this.#tell({ kind: 'subscribe', want }, leader)
+    this.#era += 1
+    for (const want of this.#wants.values()) this.#tell({ kind: 'subscribe', want, era: this.#era }, leader)
   }
 
   #said(id: number, said: Said): void {
@@ -182,7 +185,7 @@ export class SharedConnection implements Source {
         this.#sayWants(from)
         break
       case 'said':
-        if (from === this.#leader) this.#said(message.id, message.said)
+        if (from === this.#leader && message.era === this.#era) this.#said(message.id, message.said)
         break
       case 'status': {
         if (from !== this.#leader) return
@@ -202,7 +205,7 @@ export class SharedConnection implements Source {
         }
         break
       case 'subscribe':
-        this.#led?.subscribe(from, message.want)
+        this.#led?.subscribe(from, message.want, message.era)
         break
       case 'unsubscribe':
         this.#led?.unsubscribe(from, message.id)
@@ -220,7 +223,7 @@ export class SharedConnection implements Source {
 }
 
 interface LedEvents {
-  said(tab: string, id: number, said: Said): void
+  said(tab: string, id: number, era: number, said: Said): void
   status(status: Status): void
 }
 
@@ -229,7 +232,7 @@ class Led {
   status: Status = { state: 'idle' }
   readonly #source: Source
   readonly #tabs = new Map<string, { readonly ids: Map<number, number>; heardAt: number; readonly stop: () => void }>()
-  readonly #of = new Map<number, { readonly tab: string; readonly id: number }>()
+  readonly #of = new Map<number, { readonly tab: string; readonly id: number; readonly era: number }>()
   readonly #name: string
   readonly #stop: () => void
   #lastId = 0
@@ -242,7 +245,7 @@ class Led {
         const of = this.#of.get(number)
         if (!of) return
         if (said.type === 'error') this.#forget(of.tab, of.id)
-        events.said(of.tab, of.id, said)
+        events.said(of.tab, of.id, of.era, said)
       },
       status: (status) => {
         this.status = status
@@ -258,12 +261,13 @@ class Led {
     return found !== undefined
   }
 
-  subscribe(tab: string, want: Want): void {
+  subscribe(tab: string, want: Want, era: number): void {
     if (!this.hears(tab)) this.#tabs.set(tab, { ids: new Map(), heardAt: Date.now(), stop: this.#whenGone(tab) })
-    if (this.#tabs.get(tab)?.ids.has(want.id)) return
+    // Said anew: from the cursor that the tab has come to, whatever it was sent since.
+    this.unsubscribe(tab, want.id)
     const number = ++this.#lastId
     this.#tabs.get(tab)?.ids.set(want.id, number)
-    this.#of.set(number, { tab, id: want.id })
+    this.#of.set(number, { tab, id: want.id, era })
     this.#source.subscribe({ ...want, id: number })
   }
 

@@ -18,6 +18,7 @@ export class SharedConnection {
     #led;
     #stop = [];
     #term = 0;
+    #era = 0;
     #isClosed = false;
     constructor(name, connect, events) {
         this.#name = name;
@@ -36,9 +37,9 @@ export class SharedConnection {
     subscribe(want) {
         this.#wants.set(want.id, want);
         if (this.#led)
-            this.#led.subscribe(this.#tab, { ...want });
+            this.#led.subscribe(this.#tab, { ...want }, 0);
         else if (this.#leader !== undefined)
-            this.#tell({ kind: 'subscribe', want }, this.#leader);
+            this.#tell({ kind: 'subscribe', want, era: this.#era }, this.#leader);
         else
             this.#events.status({ state: 'connecting' });
     }
@@ -117,11 +118,11 @@ export class SharedConnection {
         this.#term = term;
         this.#leader = undefined;
         this.#led = new Led(this.#name, this.#connect, {
-            said: (tab, id, said) => {
+            said: (tab, id, era, said) => {
                 if (tab === this.#tab)
                     this.#said(id, said);
                 else
-                    this.#tell({ kind: 'said', id, said }, tab);
+                    this.#tell({ kind: 'said', id, era, said }, tab);
             },
             status: (status) => {
                 const { error, ...rest } = status;
@@ -133,7 +134,7 @@ export class SharedConnection {
             },
         });
         for (const want of this.#wants.values())
-            this.#led.subscribe(this.#tab, { ...want });
+            this.#led.subscribe(this.#tab, { ...want }, 0);
         this.#tell({ kind: 'leader', term });
     }
     #follow() {
@@ -142,8 +143,9 @@ export class SharedConnection {
         led?.close();
     }
     #sayWants(leader) {
+        this.#era += 1;
         for (const want of this.#wants.values())
-            this.#tell({ kind: 'subscribe', want }, leader);
+            this.#tell({ kind: 'subscribe', want, era: this.#era }, leader);
     }
     #said(id, said) {
         const want = this.#wants.get(id);
@@ -172,7 +174,7 @@ export class SharedConnection {
                 this.#sayWants(from);
                 break;
             case 'said':
-                if (from === this.#leader)
+                if (from === this.#leader && message.era === this.#era)
                     this.#said(message.id, message.said);
                 break;
             case 'status': {
@@ -197,7 +199,7 @@ export class SharedConnection {
                 }
                 break;
             case 'subscribe':
-                this.#led?.subscribe(from, message.want);
+                this.#led?.subscribe(from, message.want, message.era);
                 break;
             case 'unsubscribe':
                 this.#led?.unsubscribe(from, message.id);
@@ -234,7 +236,7 @@ class Led {
                     return;
                 if (said.type === 'error')
                     this.#forget(of.tab, of.id);
-                events.said(of.tab, of.id, said);
+                events.said(of.tab, of.id, of.era, said);
             },
             status: (status) => {
                 this.status = status;
@@ -250,14 +252,14 @@ class Led {
             found.heardAt = Date.now();
         return found !== undefined;
     }
-    subscribe(tab, want) {
+    subscribe(tab, want, era) {
         if (!this.hears(tab))
             this.#tabs.set(tab, { ids: new Map(), heardAt: Date.now(), stop: this.#whenGone(tab) });
-        if (this.#tabs.get(tab)?.ids.has(want.id))
-            return;
+        // Said anew: from the cursor that the tab has come to, whatever it was sent since.
+        this.unsubscribe(tab, want.id);
         const number = ++this.#lastId;
         this.#tabs.get(tab)?.ids.set(want.id, number);
-        this.#of.set(number, { tab, id: want.id });
+        this.#of.set(number, { tab, id: want.id, era });
         this.#source.subscribe({ ...want, id: number });
     }
     unsubscribe(tab, id) {
