@@ -92,7 +92,8 @@ dist: ## the sources of the last commit, as PGXN takes them: into target/dist, l
 deb: ## the Debian package of the extension
 	@tools/package/deb.sh
 
-clients: setup ## the Python wheel and the npm package of the workers outside
+clients: ## the Python wheel and the npm package of the workers outside, and of what reads the gateway's streams
+	@tools/setup.sh clients
 	@tools/package/clients.sh
 
 image: ## the extension as an image for CloudNativePG

@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # Everything the build and the tests need, on a Debian with only Rust (tools/setup.sh build: the build alone; demo: the build and the demo; farm: that
-# of workers outside too). Steps already done are skipped.
+# of workers outside too; clients: the packages of these workers alone, without Rust and PostgreSQL). Steps already done are skipped.
 # For the PostgreSQL that PG_CONFIG says, whose packages are installed if it is one of Debian's (tools/postgres.sh).
 # It installs packages (through sudo unless root) and never touches or starts a cluster of this machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/progress.sh
-. tools/cargo.sh
-. tools/postgres.sh
 
 kind=${1:-all}
+if [ "$kind" != clients ]; then
+    . tools/cargo.sh
+    . tools/postgres.sh
+fi
 PGRX_VERSION=0.18.1
 PGRX_CONFIG=${PGRX_HOME:-$HOME/.pgrx}/config.toml
-PACKAGES=(clang libclang-dev gcc make pkg-config)
-if [[ $PG_CONFIG == /usr/lib/postgresql/* ]]; then
+PACKAGES=()
+[ "$kind" = clients ] || PACKAGES+=(clang libclang-dev gcc make pkg-config)
+if [[ ${PG_CONFIG:-} == /usr/lib/postgresql/* ]]; then
     PACKAGES+=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR")
 fi
 [ "$kind" = build ] || PACKAGES+=(python3 python3-venv)
@@ -82,7 +85,7 @@ install_packages() {
             "or say another PostgreSQL with PG_CONFIG" >&2
         return 1
     fi
-    if installed postgresql-$PG_MAJOR; then
+    if [ "$kind" = clients ] || installed "postgresql-$PG_MAJOR"; then
         without_services apt_install "$@"
     else
         without_main_cluster without_services apt_install "$@"
@@ -90,7 +93,7 @@ install_packages() {
 }
 
 packages() {
-    command -v apt-get >/dev/null || { have "no apt-get here: expecting PostgreSQL at $PG_CONFIG"; return; }
+    command -v apt-get >/dev/null || { have "no apt-get here: expecting ${PG_CONFIG:-Python with its module venv}"; return; }
     local missing=()
     for package in "${PACKAGES[@]}"; do
         installed "$package" || missing+=("$package")
@@ -201,6 +204,12 @@ rust_clients() {
     fi
 }
 
+if [ "$kind" = clients ]; then
+    packages
+    python_venv
+    typescript_packages
+    exit 0
+fi
 rust
 packages
 headers

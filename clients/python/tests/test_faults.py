@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import random
 import signal
 import threading
@@ -249,6 +250,27 @@ def test_what_cannot_be_claimed_is_said_once_and_not_asked_for_in_a_loop(db: Dat
     finally:
         db.rows("DROP OWNED BY stranger")
         db.rows("DROP ROLE stranger")
+
+
+@pytest.mark.parametrize("lacks", ["the extension", "the schema"])
+def test_a_worker_without_the_extension_or_its_schema_is_told_what_it_lacks(db: Database, start, caplog, lacks) -> None:
+    db.queue()
+    db.rows("CREATE ROLE outsider LOGIN")
+    try:
+        conninfo = {"the extension": re.sub(r"dbname=\S+", "dbname=postgres", db.conninfo), "the schema": f"{db.conninfo} user=outsider"}[lacks]
+        db.rows("REVOKE USAGE ON SCHEMA pushy FROM PUBLIC")
+        worker = pushy.Worker(conninfo)
+
+        @worker.handler("q")
+        async def handle(job: pushy.Job) -> None:
+            pass
+
+        start(worker)
+        words = {"the extension": "CREATE EXTENSION pushy", "the schema": "GRANT USAGE ON SCHEMA pushy"}[lacks]
+        eventually(lambda: any(words in record.getMessage() for record in caplog.records), words)
+    finally:
+        db.rows("GRANT USAGE ON SCHEMA pushy TO PUBLIC")
+        db.rows("DROP ROLE outsider")
 
 
 def test_a_wait_that_is_refused_while_claims_are_answered_is_said_once_too(db: Database, start, caplog) -> None:

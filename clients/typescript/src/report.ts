@@ -43,10 +43,17 @@ export function text(error: unknown): string {
     if (!(error instanceof Error)) return String(error)
     const { detail, hint } = error as { detail?: unknown; hint?: unknown }
     const more = Object.entries({ DETAIL: detail, HINT: hint }).flatMap(([name, said]) => (typeof said === 'string' ? [`\n${name}:  ${said}`] : []))
-    return `${error.name}: ${error.message}${more.join('')}`
+    return `${error.name}: ${error.message}${more.join('')}${wayOut(error)}`
   } catch {
     return 'what throws when it is asked what it is'
   }
+}
+
+/** The server's own words about a schema that is not there, or closed, do not say what a worker lacks. */
+function wayOut(error: Error & { code?: unknown }): string {
+  if (error.code === '3F000') return '\nHINT:  This database has no extension pushy: connect to the one that has it, or run CREATE EXTENSION pushy.'
+  if (error.code === '42501' && error.message.includes('schema pushy')) return "\nHINT:  Run GRANT USAGE ON SCHEMA pushy for the worker's role."
+  return ''
 }
 
 function line(level: Level, message: string, fields: Fields): void {

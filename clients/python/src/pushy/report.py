@@ -32,7 +32,7 @@ class Report:
 
     def trouble(self, what: str, error: BaseException, **fields: Any) -> None:
         """Says that `what` does not work; the same thing is not said again before `well`."""
-        said = f"{type(error).__name__}: {error}".strip()
+        said = f"{type(error).__name__}: {error}".strip() + _way_out(error)
         if self._troubles.get(what) != said:
             self._troubles[what] = said
             self.log(logging.ERROR, f"{what}: {said}", event="trouble", sqlstate=getattr(error, "sqlstate", None), **fields)
@@ -40,3 +40,13 @@ class Report:
     def well(self, what: str) -> None:
         if self._troubles and self._troubles.pop(what, None) is not None:
             self.log(logging.INFO, f"{what}: works again", event="well")
+
+
+def _way_out(error: BaseException) -> str:
+    """The server's own words about a schema that is not there, or closed, do not say what a worker lacks."""
+    sqlstate = getattr(error, "sqlstate", None)
+    if sqlstate == "3F000":
+        return "\nHINT:  This database has no extension pushy: connect to the one that has it, or run CREATE EXTENSION pushy."
+    if sqlstate == "42501" and "schema pushy" in str(error):
+        return "\nHINT:  Run GRANT USAGE ON SCHEMA pushy for the worker's role."
+    return ""
