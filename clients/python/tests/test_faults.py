@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-import re
 import random
+import re
 import signal
 import threading
 import time
