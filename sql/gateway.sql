@@ -203,6 +203,11 @@ RETURNS double precision LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME
 COMMENT ON FUNCTION pushy_internal.queue_oldest_ready(int) IS
   'Internal: for how many seconds the first ready job of a queue has been due, of each priority, the longest; 0 if none waits. It looks at one job of each priority where shared memory says that one waits; behind pushy.metrics. NULL for a queue that the caller may not monitor.';
 
+CREATE FUNCTION pushy_internal.log_histogram(OUT up_to double precision, OUT ticks bigint)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 23 AS 'MODULE_PATHNAME', 'pushy_log_histogram_v1';
+COMMENT ON FUNCTION pushy_internal.log_histogram() IS
+  'Internal: how many ticks of the event log came within so many seconds of the first commit that they have, from 64 µs on in powers of two and then without end, from shared memory; behind pushy.metrics.';
+
 -- Of what can be seen of queues by the caller, from shared memory but for the jobs that workers outside have leased, and one ready job of each priority.
 CREATE FUNCTION pushy.metrics(OUT name text, OUT help text, OUT kind text, OUT labels jsonb, OUT value double precision)
 RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 1000 SET search_path = pg_catalog, pg_temp AS $$
@@ -245,7 +250,16 @@ RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 1000 SET search_
       pg_catalog.jsonb_build_object('le', CASE h.up_to WHEN 'Infinity' THEN '+Inf' ELSE h.up_to::pg_catalog.numeric::pg_catalog.text END)),
      (pg_catalog.format('pushy_queue_%s_seconds_count', h.of), CASE h.up_to WHEN 'Infinity' THEN h.jobs::pg_catalog.float8 END, 'Infinity', '{}'::pg_catalog.jsonb),
      (pg_catalog.format('pushy_queue_%s_seconds_sum', h.of), h.seconds, 'NaN', '{}'::pg_catalog.jsonb)) n (name, value, place, le)
-   WHERE n.value IS NOT NULL) a
+   WHERE n.value IS NOT NULL
+  UNION ALL
+  SELECT n.name, 'From the first word of a commit to the tick of the event log that has it', 'histogram', n.le, h.ticks::pg_catalog.float8,
+         'pushy_log_tick_seconds', n.place
+    FROM pushy_internal.log_histogram() h
+   CROSS JOIN LATERAL (VALUES
+     ('pushy_log_tick_seconds_bucket', h.up_to,
+      pg_catalog.jsonb_build_object('le', CASE h.up_to WHEN 'Infinity' THEN '+Inf' ELSE h.up_to::pg_catalog.numeric::pg_catalog.text END)),
+     ('pushy_log_tick_seconds_count', CASE h.up_to WHEN 'Infinity' THEN h.up_to END, '{}'::pg_catalog.jsonb)) n (name, place, le)
+   WHERE n.place IS NOT NULL) a
    ORDER BY a.family, a.labels OPERATOR(pg_catalog.-) 'le', a.place, a.name
 $$;
 COMMENT ON FUNCTION pushy.metrics() IS

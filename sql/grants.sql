@@ -138,6 +138,7 @@ GRANT EXECUTE ON FUNCTION
   pushy_internal.socket_rows(),
   pushy_internal.socket_counts(),
   pushy_internal.queue_histograms(int),
+  pushy_internal.log_histogram(),
   pushy_internal.queue_oldest_ready(int)
   TO PUBLIC;
 

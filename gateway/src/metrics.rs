@@ -253,9 +253,15 @@ mod tests {
         let mut rows = vec![row];
         rows.extend(histogram);
         let text = metrics.text(&rows);
-        assert_eq!(text.matches("# TYPE pushy_wait_seconds histogram\n").count(), 1);
+        assert_eq!(
+            text.matches("# TYPE pushy_wait_seconds histogram\n")
+                .count(),
+            1
+        );
         assert!(
-            text.contains("pushy_wait_seconds_bucket{le=\"+Inf\"} 2\npushy_wait_seconds_count{} 2\n"),
+            text.contains(
+                "pushy_wait_seconds_bucket{le=\"+Inf\"} 2\npushy_wait_seconds_count{} 2\n"
+            ),
             "{text}"
         );
         assert!(

@@ -22,7 +22,7 @@ NEVER_NULL = {
     "stats": "",
     "channel_grants": "channel",
     "queue_grants": "queue privilege",
-    "sockets": "gateway id role address transport since channels topics sent buffered_notices buffered_bytes lag reported_at",
+    "sockets": "gateway id role address transport since channels topics sent buffered_notices buffered_bytes lag reported_at subscriptions",
 }
 
 # Columns that are NULL only without the preload, or where a transaction has not been announced yet: seen elsewhere.
@@ -156,7 +156,7 @@ VALUES = {
     "merge": "false", "name": "'w1'", "channel_name": "'c'", "channels": "'{c}'", "from_oldest": "false", "max_notices": "1", "after": "'1-1-1'",
     "cursor": "(SELECT cursor FROM pushy.subscriptions WHERE name = 's1')", "ready": "NULL", "watch_id": "1", "queue_id": "1", "relation_name": "'public.t'", "owner_name": "'postgres'",
     "secret": "NULL", "public_key": "NULL", "jwks": "NULL", "kid": "'k'", "issuer": "'i'", "audience": "'a'", "role_claim": "'r'", "subject": "'ann'", "valid": "'1 s'",
-    "ticket": "'t'", "sockets": "'[]'", "rooms": "'[]'",
+    "ticket": "'t'", "sockets": "'[]'", "rooms": "'[]'", "in_all": "'{\"open\": {}, \"rooms\": 0}'",
     "home_system": "1", "home_database": "1", "home_extension": "1", "topics": "NULL", "new_name": "'renamed'", "until": "NULL", "triggers": "'{1}'", "fingerprint": "'x'", "owner": "current_user::regrole", "empty": "NULL",
 }
 OF_FUNCTION = {

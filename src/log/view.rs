@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use pushy_core::histogram;
 use pushy_core::log::cursor::Cursor;
 
 use super::behind::{Behind, Budget};
@@ -17,6 +18,29 @@ use crate::pg::function::{Answer, Call};
 use crate::pg::value::{Interval, Timestamp};
 use crate::pg::{array, clock, database, identifier, identity, size, text, Oid};
 use crate::{row, shared, sql_function};
+
+sql_function!(pushy_log_histogram_v1, |call| log_histogram(call));
+
+/// The bounds of what a monitor is told: 2^6 µs to 2^27.
+const POWERS: std::ops::Range<u32> = 6..28;
+
+fn log_histogram(call: Call) -> Result<Answer> {
+    let here = database::current();
+    let slot = shared::get().and_then(|shared| shared.find_database(here));
+    call.answer_rows(|rows| {
+        let Some(slot) = slot else {
+            return Ok(());
+        };
+        let counts = slot.log.tick_delays.counts();
+        for power in POWERS {
+            let seconds = (1u64 << power) as f64 / 1e6;
+            rows.put(row![seconds, histogram::below(&counts, power) as i64]);
+        }
+        let all: u64 = counts.iter().sum();
+        rows.put(row![f64::INFINITY, all as i64]);
+        Ok(())
+    })
+}
 
 sql_function!(pushy_subscription_rows_v2, |call| subscription_rows(call));
 

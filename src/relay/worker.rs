@@ -288,8 +288,9 @@ impl Relay {
             }
             log.relay_busy.store(true, Ordering::SeqCst);
             *ticked_at = now;
-            log.take_dirty();
+            let (since, ticks) = (log.take_dirty(), log.ticks());
             self.tick()?;
+            log.count_tick(since, log.ticks() != ticks);
         }
         let retry_at = self.emit();
         let sinks_at = pass_over(self.run_sinks())?;

@@ -425,8 +425,7 @@ impl Hub {
                 return Err(NotYet::AskAgain);
             }
             // Of a log that is another one by now, the source knows nothing.
-            (subscription.floor, subscription.is_vouched) =
-                (since.unwrap_or(Cursor::START), false);
+            (subscription.floor, subscription.is_vouched) = (since.unwrap_or(Cursor::START), false);
             if let Some(since) = since.filter(|since| *since > subscription.position) {
                 subscription.tell_resync(since)?;
             }

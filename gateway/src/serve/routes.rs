@@ -184,7 +184,11 @@ async fn metrics(
         .and_then(|field| field.to_str().ok()?.strip_prefix("Bearer "));
     // A page whose name somebody has pointed here is on this machine, too.
     let is_page = headers.contains_key(header::ORIGIN)
-        || !origin::is_of_loopback(headers.get(header::HOST).and_then(|host| host.to_str().ok()));
+        || !origin::is_of_loopback(
+            headers
+                .get(header::HOST)
+                .and_then(|host| host.to_str().ok()),
+        );
     let may = if word.is_empty() {
         peer.address.ip().to_canonical().is_loopback()
             && !is_page

@@ -403,8 +403,7 @@ impl Source for Postgres {
 
     fn report(&self, report: Report) -> Answer<'_, ()> {
         Box::pin(async move {
-            let values: [&(dyn ToSql + Sync); 3] =
-                [&report.sockets, &report.rooms, &report.in_all];
+            let values: [&(dyn ToSql + Sync); 3] = [&report.sockets, &report.rooms, &report.in_all];
             self.ask(Reader::Replay, PATIENCE, sql::REPORT, &values)
                 .await?;
             Ok(())

@@ -60,11 +60,8 @@ impl Below {
     fn remove(&mut self, text: &[u8]) {
         match self.0.as_deref_mut() {
             None => {}
-            Some(Children::One(own, _)) => {
-                if **own == *text {
-                    self.0 = None;
-                }
-            }
+            Some(Children::One(own, _)) if **own == *text => self.0 = None,
+            Some(Children::One(..)) => {}
             Some(Children::Many(many)) => {
                 many.remove(text);
                 shrink(many);
@@ -127,10 +124,7 @@ impl Trie {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.below.is_empty()
-            && self.any.is_none()
-            && self.here.is_empty()
-            && self.rest.is_empty()
+        self.below.is_empty() && self.any.is_none() && self.here.is_empty() && self.rest.is_empty()
     }
 
     /// Each listener of the topic; one with several patterns maybe several times. As deep as patterns are.

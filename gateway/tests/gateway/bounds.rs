@@ -238,14 +238,11 @@ async fn a_decision_that_is_not_answered_is_waited_for() {
         .memory
         .fail(Some(SourceError::Away("for a test".into())));
     stage.gateway.hub.recheck(None);
-    let asks = || {
-        stage
-            .memory
-            .asks
-            .load(std::sync::atomic::Ordering::Relaxed)
-    };
+    let asks = || stage.memory.asks.load(std::sync::atomic::Ordering::Relaxed);
     let before = asks();
-    stage.until("it was asked again", |_| asks() > before + 2).await;
+    stage
+        .until("it was asked again", |_| asks() > before + 2)
+        .await;
     stage.memory.fail(None);
     stage.memory.publish("orders", None, "after it");
     assert_eq!(socket.payload().await, "after it");
@@ -330,7 +327,10 @@ async fn a_report_is_bounded_whatever_clients_ask_for() {
         socket.subscribe(id, "orders", &strange).await;
     }
     let said = report(&stage.gateway);
-    assert!(said.sockets.is_ascii() && said.sockets.len() < 4_000, "{said:?}");
+    assert!(
+        said.sockets.is_ascii() && said.sockets.len() < 4_000,
+        "{said:?}"
+    );
     let rows: Value = serde_json::from_str(&said.sockets).unwrap();
     let row = &rows[0];
     assert_eq!(row["subject"], "\\u0000 日本");

@@ -309,8 +309,11 @@ impl World {
                     return;
                 }
                 let outbox = self.hub.outbox(3, 1 << 20);
-                let topics = (!is_all)
-                    .then(|| ["t/1", "*/2"].map(|topic| Pattern::read(topic).unwrap()).into());
+                let topics = (!is_all).then(|| {
+                    ["t/1", "*/2"]
+                        .map(|topic| Pattern::read(topic).unwrap())
+                        .into()
+                });
                 let wants = Wants {
                     channel: "c".into(),
                     topics,

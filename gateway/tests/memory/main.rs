@@ -38,7 +38,9 @@ fn topics_take_no_more_than_they_weigh() {
         ("exact", |n| format!("order/{n}")),
         ("one star", |n| format!("order/{n}/*")),
         ("deep", |n| format!("*/a/b/c/d/e/f/g/h/i/j/k/l/m/{n}/*")),
-        ("deep from its root", |n| format!("{n}/a/b/c/d/e/f/g/h/i/j/k/l/m/n/*")),
+        ("deep from its root", |n| {
+            format!("{n}/a/b/c/d/e/f/g/h/i/j/k/l/m/n/*")
+        }),
     ];
     for (name, pattern) in kinds {
         let mut routes = Routes::default();
@@ -51,6 +53,10 @@ fn topics_take_no_more_than_they_weigh() {
         }
         assert!(routes.is_empty());
         drop(wants);
-        println!("{name}: {} bytes each, counted {}", taken / 50_000, weight / 50_000);
+        println!(
+            "{name}: {} bytes each, counted {}",
+            taken / 50_000,
+            weight / 50_000
+        );
     }
 }

@@ -2,10 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
+use pushy_core::histogram;
 use pushy_core::log::cursor::Cursor;
 
+use crate::pg::clock;
 use crate::pg::condition::Condition;
 use crate::shared::database::NEVER;
+use crate::shared::statistics::Histogram;
 
 /// What `LogShared::gap` was when it was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,10 @@ pub struct LogShared {
     pub(super) ring: AtomicU32,
     /// Something may have been committed that is in no tick.
     dirty: AtomicBool,
+    /// When (µs) that was first so since the last tick; 0: it is not.
+    dirty_since: AtomicI64,
+    /// Ticks by the time from there on.
+    pub tick_delays: Histogram,
     /// The relay has found nobody who waits for ticks, and leaves more time between them.
     takes_its_time: AtomicBool,
     /// Somebody waits all the same.
@@ -82,6 +89,8 @@ impl LogShared {
             // The relay gives its ring back when it leaves.
             ring: _,
             dirty,
+            dirty_since,
+            tick_delays,
             takes_its_time,
             hurried,
             tells_queues,
@@ -114,6 +123,10 @@ impl LogShared {
             flag.store(false, Ordering::SeqCst);
         }
         relay_due.store(NEVER, Ordering::SeqCst);
+        dirty_since.store(0, Ordering::SeqCst);
+        for count in &tick_delays.0 {
+            count.store(0, Ordering::Relaxed);
+        }
         pending.store(0, Ordering::SeqCst);
         begun_epoch.store(0, Ordering::SeqCst);
         self.forget_gap();
@@ -245,16 +258,34 @@ impl LogShared {
         self.dirty.load(Ordering::SeqCst)
     }
 
-    /// Takes the mark off: before the relay takes its snapshot.
-    pub fn take_dirty(&self) {
+    /// Takes the mark off: before the relay takes its snapshot. Since when it was there.
+    pub fn take_dirty(&self) -> i64 {
         self.hurried.store(false, Ordering::SeqCst);
         self.dirty.store(false, Ordering::SeqCst);
+        self.dirty_since.swap(0, Ordering::SeqCst)
+    }
+
+    /// What was written since then is in a tick, or is still to come.
+    pub fn count_tick(&self, since: i64, has_ticked: bool) {
+        if since != 0 && has_ticked {
+            let delay = u64::try_from(clock::now().0 - since).unwrap_or(0);
+            self.tick_delays.0[histogram::bucket(delay)].fetch_add(1, Ordering::Relaxed);
+        } else if since != 0 {
+            let _ = self
+                .dirty_since
+                .compare_exchange(0, since, Ordering::SeqCst, Ordering::SeqCst);
+        }
     }
 
     /// Puts the mark on; true when it was off.
     pub fn set_dirty(&self) -> bool {
         // A plain load first: under load the mark is on, and a swap would take the cache line.
-        !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
+        let is_news =
+            !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst);
+        if is_news && self.dirty_since.load(Ordering::Relaxed) == 0 {
+            self.dirty_since.store(clock::now().0, Ordering::SeqCst);
+        }
+        is_news
     }
 
     pub fn set_takes_its_time(&self, yes: bool) {
