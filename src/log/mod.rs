@@ -1,25 +1,22 @@
 //! The event log: notices that cost their writers a row and no lock, read by the relay and by subscriptions.
 //!
-//! Writers append to the current part (`append`). The relay finds what has committed, by the difference of two
+//! Writers append to the current part (`writing`). The relay finds what has committed, by the difference of two
 //! snapshots, and writes down where it lies: a tick (`tick`). Readers go from tick to tick (`read`).
 
-mod append;
 mod behind;
-mod current_part;
 pub mod events;
 pub mod filter;
-mod gap;
 pub mod log_snapshot;
 mod merged;
 pub mod parts;
 pub mod read;
-mod role_share;
 pub mod standing;
 pub mod state;
 mod stream;
 pub mod subscription;
 pub mod tick;
 mod view;
+mod writing;
 
 use crate::errors::Result;
 use crate::pg::size;
@@ -29,8 +26,8 @@ pub fn is_used() -> Result<bool> {
     Ok((0..parts::PARTS).any(|part| size::total_bytes(parts::log_table(part)) > 0))
 }
 
-pub use append::{append, LoggedNotice};
-pub use current_part::{is_big, is_full};
-pub use gap::{is_marker, leave_marker};
-pub use role_share::{counted_bytes, expect_share};
 pub use standing::is_timeline_news;
+pub use writing::append::{append, LoggedNotice};
+pub use writing::current_part::{is_big, is_full};
+pub use writing::gap::{is_marker, leave_marker};
+pub use writing::role_share::{counted_bytes, expect_share};

@@ -4,18 +4,17 @@
 //! A lease is a row beside the job's. Its token is what counts: who does not know the one of now changes nothing. Whatever
 //! happens to a lease happens to a job whose row is locked first, so that two who know the token come one after the other.
 
-mod charge;
 mod claim;
 mod done;
+mod ending;
 mod enter;
-pub mod expire;
 mod extend;
 pub(super) mod leased_job;
-pub mod of_session;
 mod outcome;
 mod ready;
-pub mod set_back;
 mod settle;
 mod untaken;
 mod wait;
-pub mod walk;
+
+use ending::charge;
+pub use ending::{expire, of_session, set_back, walk};

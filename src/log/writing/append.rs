@@ -6,9 +6,9 @@ use pushy_core::channel;
 use pushy_core::log::written::{About, Written};
 
 use super::current_part::{current_part, may_grow, note_size};
-use super::parts;
 use super::role_share::charge;
 use crate::errors::Result;
+use crate::log::parts;
 use crate::params;
 use crate::pg::append_only::Neighbours;
 use crate::pg::function::Answer;

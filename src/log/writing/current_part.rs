@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{parts, state};
 use crate::errors::Result;
+use crate::log::{parts, state};
 use crate::pg::heap::Table;
 use crate::pg::size;
 use crate::settings;

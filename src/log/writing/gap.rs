@@ -7,9 +7,9 @@ use std::cell::Cell;
 use pushy_core::log::written::Written;
 
 use super::current_part::{current_part, note_size};
-use super::log_snapshot::LogSnapshot;
-use super::parts;
 use crate::errors::Result;
+use crate::log::log_snapshot::LogSnapshot;
+use crate::log::parts;
 use crate::params;
 use crate::pg::heap::Table;
 use crate::pg::per_process::PerProcess;
