@@ -240,15 +240,15 @@ RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 1000 SET search_
     FROM pushy_internal.queue q CROSS JOIN LATERAL (VALUES (pushy_internal.queue_oldest_ready(q.queue_id))) o (age)
    WHERE o.age IS NOT NULL
   UNION ALL
-  SELECT n.name, CASE h.of WHEN 'wait' THEN 'From due to start, of completed jobs' ELSE 'How long handlers of completed jobs have run' END, 'histogram',
+  SELECT n.name, CASE WHEN h.of OPERATOR(pg_catalog.=) 'wait' THEN 'From due to start, of completed jobs' ELSE 'How long handlers of completed jobs have run' END, 'histogram',
          pg_catalog.jsonb_build_object('queue', q.queue) OPERATOR(pg_catalog.||) n.le, n.value,
          pg_catalog.format('pushy_queue_%s_seconds', h.of), n.place
     FROM pushy_internal.queue q
    CROSS JOIN LATERAL pushy_internal.queue_histograms(q.queue_id) h
    CROSS JOIN LATERAL (VALUES
      (pg_catalog.format('pushy_queue_%s_seconds_bucket', h.of), h.jobs::pg_catalog.float8, h.up_to,
-      pg_catalog.jsonb_build_object('le', CASE h.up_to WHEN 'Infinity' THEN '+Inf' ELSE h.up_to::pg_catalog.numeric::pg_catalog.text END)),
-     (pg_catalog.format('pushy_queue_%s_seconds_count', h.of), CASE h.up_to WHEN 'Infinity' THEN h.jobs::pg_catalog.float8 END, 'Infinity', '{}'::pg_catalog.jsonb),
+      pg_catalog.jsonb_build_object('le', CASE WHEN h.up_to OPERATOR(pg_catalog.=) 'Infinity'::pg_catalog.float8 THEN '+Inf' ELSE h.up_to::pg_catalog.numeric::pg_catalog.text END)),
+     (pg_catalog.format('pushy_queue_%s_seconds_count', h.of), CASE WHEN h.up_to OPERATOR(pg_catalog.=) 'Infinity'::pg_catalog.float8 THEN h.jobs::pg_catalog.float8 END, 'Infinity', '{}'::pg_catalog.jsonb),
      (pg_catalog.format('pushy_queue_%s_seconds_sum', h.of), h.seconds, 'NaN', '{}'::pg_catalog.jsonb)) n (name, value, place, le)
    WHERE n.value IS NOT NULL
   UNION ALL
@@ -257,8 +257,8 @@ RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 1000 SET search_
     FROM pushy_internal.log_histogram() h
    CROSS JOIN LATERAL (VALUES
      ('pushy_log_tick_seconds_bucket', h.up_to,
-      pg_catalog.jsonb_build_object('le', CASE h.up_to WHEN 'Infinity' THEN '+Inf' ELSE h.up_to::pg_catalog.numeric::pg_catalog.text END)),
-     ('pushy_log_tick_seconds_count', CASE h.up_to WHEN 'Infinity' THEN h.up_to END, '{}'::pg_catalog.jsonb)) n (name, place, le)
+      pg_catalog.jsonb_build_object('le', CASE WHEN h.up_to OPERATOR(pg_catalog.=) 'Infinity'::pg_catalog.float8 THEN '+Inf' ELSE h.up_to::pg_catalog.numeric::pg_catalog.text END)),
+     ('pushy_log_tick_seconds_count', CASE WHEN h.up_to OPERATOR(pg_catalog.=) 'Infinity'::pg_catalog.float8 THEN h.up_to END, '{}'::pg_catalog.jsonb)) n (name, place, le)
    WHERE n.place IS NOT NULL) a
    ORDER BY a.family, a.labels OPERATOR(pg_catalog.-) 'le', a.place, a.name
 $$;
