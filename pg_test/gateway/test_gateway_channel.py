@@ -38,12 +38,12 @@ def change_all(db, web) -> None:
 def test_where_no_gateway_has_come_nothing_is_published_and_no_relay_is_started(db, web):
     change_all(db, web)
     db.sql("SELECT pushy.channel_grant('c' || n, 'public') FROM generate_series(1, 100) n")
-    assert db.row("SELECT notices, bytes FROM pushy.log") == {"notices": 0, "bytes": 0}
+    assert db.value("SELECT notices FROM pushy.log") == 0
     # A queue's executor comes, so the launcher has looked at this database since, and a relay has not.
     db.sql("CREATE FUNCTION work() RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'work()')")
     db.job_wait(db.value("SELECT pushy.enqueue('q')"))
     assert db.rows("SELECT kind FROM pushy.workers WHERE kind = 'relay' AND database = current_database()") == []
-    assert db.row("SELECT notices, bytes FROM pushy.log") == {"notices": 0, "bytes": 0}
+    assert db.value("SELECT notices FROM pushy.log") == 0
 
 
 def test_a_gateway_that_has_come_reads_what_concerns_it_and_nobody_else_hears_it(db, web, role):

@@ -1,5 +1,6 @@
-//! A queue as a watch or a subscription holds it: by its number, and by nothing else. A name may be another queue's by tomorrow,
-//! so it is looked at once, when a queue comes to it ([`take_up`]).
+//! A queue as a watch or a subscription holds it: by its number. A name may be another queue's by tomorrow, so what is called so counts
+//! only where it has come in the place of the one held ([`QueueReference::renewed`]): that is written down when a queue comes to a name
+//! ([`take_up`]), and found when jobs are added where it could not be, because the row was locked or not committed.
 
 use std::rc::Rc;
 
@@ -11,8 +12,8 @@ use crate::queue::definition::{self, QueueDefinition};
 use crate::queue::privilege::{self, Privilege};
 use crate::ON_QUEUES;
 
-/// Has those that mean this queue hold its number from here on: it has come to its name, to its owner or here at this moment. As
-/// the extension's owner.
+/// Has those that mean this queue hold its number from here on: it has come to its name, to its owner or here at this moment. Waits
+/// for the relay at most, because others who lock their rows are strangers to the queue's owner. As the extension's owner.
 pub fn take_up(queue: &QueueDefinition) -> Result<()> {
     for kind in &ON_QUEUES {
         (kind.take_up)(queue)?;
@@ -46,21 +47,20 @@ impl QueueReference {
     pub fn renewed(&self, system: i64, queue: &QueueDefinition) -> Result<Option<Self>> {
         // Else numbers of owners may be strangers'.
         let are_ours = home::has_our_roles(system) && home::has_our_roles(queue.home_system);
-        let is_followed = || {
-            Ok::<_, Error>(
-                are_ours
-                    && self.name == queue.name
-                    && identity::has_rights_of(queue.owner, self.owner)
-                    && definition::find_by_id(self.queue_id)?.is_none(),
-            )
-        };
-        let is_meant = self.queue_id == queue.queue_id || is_followed()?;
+        let is_meant = self.queue_id == queue.queue_id
+            || are_ours
+                && self.may_be_followed_by(queue)
+                && definition::find_by_id(self.queue_id)?.is_none();
         let renewed = Self {
             name: queue.name.clone(),
             queue_id: queue.queue_id,
             owner: if are_ours { queue.owner } else { self.owner },
         };
         Ok((is_meant && renewed != *self).then_some(renewed))
+    }
+
+    fn may_be_followed_by(&self, queue: &QueueDefinition) -> bool {
+        self.name == queue.name && identity::has_rights_of(queue.owner, self.owner)
     }
 
     /// As it is held here, in what has come from the cluster `system`, where the number of its owner may be a stranger's. As the
@@ -78,7 +78,7 @@ impl QueueReference {
         })
     }
 
-    /// The queue of this number, whatever it is called by now.
+    /// The queue of this number, whatever it is called by now, or the one that has come in its place; of what is at home here.
     fn find(&self) -> Result<Rc<CachedQueue>> {
         let named = cache::get(&self.name);
         if let Ok(cached) = &named {
@@ -88,7 +88,14 @@ impl QueueReference {
         }
         match identity::as_owner(|| definition::find_by_id(self.queue_id))? {
             Some(renamed) => cache::get(&renamed.name),
-            None => Err(named.map_or_else(|error| error, |other| self.dropped(&other))),
+            None => {
+                let namesake = named?;
+                let queue = &namesake.definition;
+                if home::has_our_roles(queue.home_system) && self.may_be_followed_by(queue) {
+                    return Ok(namesake);
+                }
+                Err(self.dropped(&namesake))
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use crate::job::moves::{enqueue, retry_or_discard};
 use crate::log::read::{self, LogItem, Notice, Stretch};
 use crate::log::subscription::read::{start, Start};
 use crate::log::subscription::table::{self, Subscription};
+use crate::log::subscription::users;
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
@@ -33,14 +34,18 @@ static STOP: Plan = Plan::new(
     &[BuiltinOid::TEXTOID, BuiltinOid::TEXTOID],
 );
 
-/// One transaction of jobs for one subscription.
-pub(super) fn run_sink(database_slot: &DatabaseSlot, name: &str) -> Result<SinkProgress> {
+/// One transaction of jobs for one subscription. `rests`: until when (µs) it is not looked at again; 0: it may be.
+pub(super) fn run_sink(
+    database_slot: &DatabaseSlot,
+    name: &str,
+    rests: &Cell<i64>,
+) -> Result<SinkProgress> {
     let tried = Cell::new(None);
     let sink = transaction::run(|| {
         identity::as_owner(|| match table::find_if_free(name)? {
             Some(subscription) => {
                 tried.set(Some(subscription.version));
-                Ok(if fill(&subscription)? {
+                Ok(if fill(&subscription, rests)? {
                     SinkProgress::Some
                 } else {
                     SinkProgress::All
@@ -63,7 +68,18 @@ pub(super) fn run_sink(database_slot: &DatabaseSlot, name: &str) -> Result<SinkP
     }
 }
 
-fn fill(subscription: &Subscription) -> Result<bool> {
+/// Reading what a subscription may hear takes no more than a tenth of the relay's time, once it takes as long as a turn.
+fn resting_until(took_us: i64, now: i64) -> i64 {
+    const TURN_US: i64 = 5_000;
+    const SHARE: i64 = 10;
+    const LONGEST_US: i64 = 1_000_000;
+    if took_us < TURN_US {
+        return 0;
+    }
+    now + (SHARE * took_us).min(LONGEST_US)
+}
+
+fn fill(subscription: &Subscription, rests: &Cell<i64>) -> Result<bool> {
     let Some(held) = &subscription.queue else {
         return Ok(false);
     };
@@ -76,10 +92,18 @@ fn fill(subscription: &Subscription) -> Result<bool> {
         )
         .hint("Run pushy.subscription_create again."));
     }
+    if let Some(renewed) = held.renewed(subscription.home.system, &queue.definition)? {
+        // Who registered or renamed it could not write that.
+        users::hold(subscription, held, &renewed);
+        return Ok(true);
+    }
     let Start::At(from) = start(subscription)? else {
         return Ok(false);
     };
+    let began = clock::now();
     let filter = subscription.filter()?;
+    let now = clock::now();
+    rests.set(resting_until(now.0 - began.0, now.0));
     let mut jobs = Vec::new();
     let reached = read::after(from, &filter, Stretch::TURN, |found| {
         let (args, cause) = match found {

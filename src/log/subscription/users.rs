@@ -1,14 +1,17 @@
 //! Subscriptions as users of queues and of channels.
 
+use std::time::{Duration, Instant};
+
 use super::restore;
-use super::table::{all, lock, naming, Subscription};
+use super::table::{all, find, find_if_free, naming, Subscription};
 use crate::channel::users::Users;
 use crate::errors::{quote_literal, Result};
 use crate::params;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{identity, BuiltinOid};
+use crate::pg::{identity, interrupts, latch, BuiltinOid};
 use crate::queue::definition::QueueDefinition;
 use crate::queue::dependents::{Dependent, Dependents};
+use crate::queue::reference::QueueReference;
 use crate::shared::pending;
 
 /// Subscriptions, as queues have them.
@@ -76,8 +79,26 @@ static TAKE_UP: Plan = Plan::new(
     ],
 );
 
-/// As with watches.
+/// The relay holds a row for a turn, and for that a call waits; for whoever holds one for longer it does not.
+const RELAYS_TURN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Locks a row that nobody else holds, at the latest by then.
+fn lock_soon(name: &str, until: Instant) -> Result<bool> {
+    // Bounded: by the time.
+    while find_if_free(name)?.is_none() {
+        if Instant::now() >= until || find(name)?.is_none() {
+            return Ok(false);
+        }
+        interrupts::check();
+        latch::wait(Some(LOOK_AGAIN));
+    }
+    Ok(true)
+}
+
+/// As with watches. One whose row somebody holds is the relay's, once it is free ([`hold`]).
 fn take_up(queue: &QueueDefinition) -> Result<()> {
+    let until = Instant::now() + RELAYS_TURN;
     for subscription in naming(queue)? {
         let Some(held) = &subscription.queue else {
             continue;
@@ -85,14 +106,19 @@ fn take_up(queue: &QueueDefinition) -> Result<()> {
         let Some(renewed) = held.renewed(subscription.home.system, queue)? else {
             continue;
         };
-        lock(&subscription.name)?;
-        let (name, id) = (renewed.name.as_str(), renewed.queue_id);
-        let params = params![subscription.number, name, id, renewed.owner, held.queue_id];
-        if spi::run(&TAKE_UP, params) > 0 {
-            // The relay reads anew for whom it works, and looks what there is for it.
-            pending::privileges_changed(None);
-            pending::logged();
+        if lock_soon(&subscription.name, until)? {
+            hold(&subscription, held, &renewed);
         }
+        // The relay reads anew for whom it works, and looks what there is for it.
+        pending::privileges_changed(None);
+        pending::logged();
     }
     Ok(())
+}
+
+/// Has it hold its queue as that is by now. The caller has locked its row.
+pub fn hold(subscription: &Subscription, held: &QueueReference, renewed: &QueueReference) {
+    let (name, id) = (renewed.name.as_str(), renewed.queue_id);
+    let params = params![subscription.number, name, id, renewed.owner, held.queue_id];
+    spi::run(&TAKE_UP, params);
 }

@@ -138,14 +138,25 @@ static TAKE_UP: Plan = Plan::new(
     &[INT4OID, TEXTOID, INT4OID, OIDOID, INT4OID],
 );
 
-/// Has the watches that mean a queue hold it as it is.
+// Answers a row that nobody else has locked.
+static LOCK_IF_FREE: Plan = Plan::new(
+    "SELECT w.watch_id FROM pushy_internal.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED",
+    &[INT4OID],
+);
+
+/// Has the watches that mean a queue hold it as it is, but for those whose row somebody holds: where the queue has come in the place of the
+/// one held, these find it when they fire.
 pub fn take_up(queue: &QueueDefinition) -> Result<()> {
     for watch in find::naming(queue)? {
         let Some(held) = &watch.queue else { continue };
         let Some(renewed) = held.renewed(watch.home.system, queue)? else {
             continue;
         };
-        watch.lock()?;
+        let is_free =
+            spi::connect(|spi| !spi.run(&LOCK_IF_FREE, params![watch.watch_id]).is_empty());
+        if !is_free {
+            continue;
+        }
         let (name, id) = (renewed.name.as_str(), renewed.queue_id);
         // It may have been declared anew meanwhile.
         let params = params![watch.watch_id, name, id, renewed.owner, held.queue_id];
