@@ -1,5 +1,6 @@
 //! Queues that subscribe: which there are, and whose turn it is.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
@@ -47,6 +48,27 @@ struct QueueSink {
     owner: Owner,
     /// Somebody held its row: when (µs) it is tried again, and after how long a wait.
     held: Option<(i64, i64)>,
+    /// It may have notices, and is looked at then (µs), because its last look took long.
+    rests: Option<i64>,
+    /// Until then (µs) it is not looked at.
+    rests_until: i64,
+}
+
+impl QueueSink {
+    fn new(name: String, owner: Owner) -> Self {
+        Self {
+            name,
+            owner,
+            held: None,
+            rests: None,
+            rests_until: 0,
+        }
+    }
+
+    /// The clock may have been set back.
+    fn is_resting(&self, now: i64) -> bool {
+        self.rests_until > now && self.rests_until - now <= LAST_AGAIN_US
+    }
 }
 
 impl QueueSinks {
@@ -64,16 +86,26 @@ impl QueueSinks {
     pub(in crate::relay) fn is_unfinished(&self) -> bool {
         self.is_stale
             || !self.waiting.is_empty()
-            || self.subscriptions.values().any(|sink| sink.held.is_some())
+            || self
+                .subscriptions
+                .values()
+                .any(|sink| sink.held.is_some() || sink.rests.is_some())
     }
 
     /// Takes them as they are by now: who waits keeps its place.
     fn replace(&mut self, any: bool, read: Vec<OfQueue>, generation: u64) {
         let mut before = std::mem::take(&mut self.subscriptions);
         let sinks = read.into_iter().map(|(number, name, owner)| {
-            let held = before.remove(&number).and_then(|sink| sink.held);
             let owner = owner.to_u32();
-            (number, QueueSink { name, owner, held })
+            let sink = match before.remove(&number) {
+                Some(sink) => QueueSink {
+                    name,
+                    owner,
+                    ..sink
+                },
+                None => QueueSink::new(name, owner),
+            };
+            (number, sink)
         });
         self.subscriptions = sinks.collect();
         let subscriptions = &self.subscriptions;
@@ -89,22 +121,28 @@ impl QueueSinks {
 
     /// Puts the wanted subscriptions among those that wait, unless put off because their row is locked.
     fn call(&mut self, now: i64, wanted: impl Fn(&QueueSink) -> bool) {
-        for (number, sink) in &self.subscriptions {
+        for (number, sink) in &mut self.subscriptions {
+            let is_wanted = sink.rests.is_some() || wanted(sink);
+            sink.rests = (is_wanted && sink.is_resting(now)).then_some(sink.rests_until);
+            if sink.rests.is_some() {
+                continue;
+            }
             // The clock may have been set back.
             let is_later = sink
                 .held
                 .is_some_and(|(at, _)| at > now && at - now <= LAST_AGAIN_US);
-            if !is_later && wanted(sink) {
+            if !is_later && is_wanted {
                 self.waiting.push(sink.owner, *number);
             }
         }
     }
 
     /// What came of the attempt with one of them.
-    fn note(&mut self, number: i32, progress: &SinkProgress, now: i64) {
+    fn note(&mut self, number: i32, progress: &SinkProgress, rests_until: i64, now: i64) {
         let Some(sink) = self.subscriptions.get_mut(&number) else {
             return;
         };
+        sink.rests_until = rests_until;
         sink.held = match progress {
             SinkProgress::Held => {
                 let wait_us = sink.held.map_or(FIRST_AGAIN_US, |(_, wait_us)| wait_us * 2);
@@ -115,7 +153,11 @@ impl QueueSinks {
         };
         if matches!(progress, SinkProgress::Some) {
             self.turns += 1;
-            self.waiting.push(sink.owner, number);
+            if sink.is_resting(now) {
+                sink.rests = Some(rests_until);
+            } else {
+                self.waiting.push(sink.owner, number);
+            }
         }
     }
 }
@@ -138,10 +180,11 @@ impl Relay {
             let Some(sink) = self.sinks.subscriptions.get(&number) else {
                 continue;
             };
-            let progress = run_sink(self.database_slot, &sink.name);
+            let rests = Cell::new(0);
+            let progress = run_sink(self.database_slot, &sink.name, &rests);
             let now = clock::now().0;
             match progress {
-                Ok(progress) => self.sinks.note(number, &progress, now),
+                Ok(progress) => self.sinks.note(number, &progress, rests.get(), now),
                 Err(failure) => {
                     self.sinks.waiting.put_back(sink.owner, number);
                     return Err(failure);
@@ -158,7 +201,9 @@ impl Relay {
             .values()
             .filter_map(|sink| sink.held);
         let stale = self.sinks.is_stale.then_some(self.sinks.rest_until);
-        let again = held.map(|(at, _)| at).chain(stale);
+        let resting = self.sinks.subscriptions.values();
+        let resting = resting.filter_map(|sink| sink.rests);
+        let again = held.map(|(at, _)| at).chain(resting).chain(stale);
         Ok(again.min().unwrap_or(NEVER))
     }
 
