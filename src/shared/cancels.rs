@@ -32,11 +32,13 @@ pub enum Asked {
     Committed,
 }
 
-/// A cancel that was asked for, and its cell.
+/// A cancel that was asked for, its cell, and the number of the request there, which no other has: the cell may be another's by the time
+/// that somebody gives this one up, and be for the same job, because one that was cancelled is made to run again, and cancelled again.
 #[derive(Clone, Copy, Debug)]
 pub struct Promise {
     pub job: i64,
     pub cell: usize,
+    request: i64,
 }
 
 /// The cells, for all databases.
@@ -48,26 +50,67 @@ pub struct Cancels {
     free_from: AtomicU64,
     /// Places from this on have never been taken.
     used: AtomicU64,
+    /// The number of the last request.
+    last: AtomicI64,
     cells: [CancelCell; CELLS],
 }
 
 #[repr(C)]
 struct CancelCell {
-    /// The job, below zero until its cancel is committed.
+    /// The number of the request, below zero until it is committed.
+    request: AtomicI64,
     job: AtomicI64,
     database: AtomicU32,
     /// Who asked.
     role: AtomicU32,
 }
 
+/// A request as it was at one moment.
+struct Reading {
+    request: i64,
+    job: i64,
+    database: u32,
+    role: u32,
+}
+
+impl Reading {
+    fn asked(&self) -> Asked {
+        if self.request > FREE {
+            Asked::Committed
+        } else {
+            Asked::Open
+        }
+    }
+}
+
+impl CancelCell {
+    /// None: there is none, or it has not been made yet.
+    fn read(&self) -> Option<Reading> {
+        // Bounded: by the requests that come and go in this cell meanwhile.
+        loop {
+            let request = self.request.load(Ordering::SeqCst);
+            if request == FREE || request == KEPT {
+                return None;
+            }
+            let reading = Reading {
+                request,
+                job: self.job.load(Ordering::SeqCst),
+                database: self.database.load(Ordering::SeqCst),
+                role: self.role.load(Ordering::SeqCst),
+            };
+            if self.request.load(Ordering::SeqCst) == request {
+                return Some(reading);
+            }
+        }
+    }
+}
+
 impl Cancels {
     /// Places that are taken on behalf of a role.
     pub fn count_of(&self, role: u32) -> u64 {
         let cells = self.cells[..self.used.load(Ordering::SeqCst) as usize].iter();
-        let is_of = |cell: &&CancelCell| {
-            cell.job.load(Ordering::SeqCst) != FREE && cell.role.load(Ordering::SeqCst) == role
-        };
-        cells.filter(is_of).count() as u64
+        let taken = cells.filter_map(CancelCell::read);
+        taken.filter(|reading| reading.role == role).count() as u64
     }
 
     pub fn count_free(&self) -> u64 {
@@ -83,7 +126,7 @@ impl Cancels {
         let from = self.free_from.load(Ordering::SeqCst) as usize;
         let at = (from..CELLS).chain(0..from).find(|at| {
             self.cells[*at]
-                .job
+                .request
                 .compare_exchange(FREE, KEPT, Ordering::SeqCst, Ordering::SeqCst)
                 .is_ok()
         })?;
@@ -94,8 +137,14 @@ impl Cancels {
         let cell = &self.cells[at];
         cell.database.store(database, Ordering::SeqCst);
         cell.role.store(role, Ordering::SeqCst);
-        cell.job.store(-job, Ordering::SeqCst);
-        Some(Promise { job, cell: at })
+        cell.job.store(job, Ordering::SeqCst);
+        let request = self.last.fetch_add(1, Ordering::SeqCst) + 1;
+        cell.request.store(-request, Ordering::SeqCst);
+        Some(Promise {
+            job,
+            cell: at,
+            request,
+        })
     }
 
     /// The same for a cancel that was promised in the server's life before; None when all places are taken.
@@ -113,26 +162,28 @@ impl Cancels {
 
     /// The request was taken back, or rolled back.
     pub fn withdraw(&self, promise: Promise) {
-        self.free(promise.cell, -promise.job);
+        self.free(promise.cell, -promise.request);
     }
 
     /// The request is committed.
     pub fn commit(&self, promise: Promise) {
         self.cells[promise.cell]
-            .job
-            .store(promise.job, Ordering::SeqCst);
+            .request
+            .store(promise.request, Ordering::SeqCst);
     }
 
     /// The job was cancelled, or is gone. By whoever finds that: more than one may.
     pub fn carried_out(&self, promise: Promise) {
-        self.free(promise.cell, promise.job);
+        self.free(promise.cell, promise.request);
     }
 
     fn free(&self, at: usize, taken: i64) {
-        let freed =
-            self.cells[at]
-                .job
-                .compare_exchange(taken, FREE, Ordering::SeqCst, Ordering::SeqCst);
+        let freed = self.cells[at].request.compare_exchange(
+            taken,
+            FREE,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
         if freed.is_ok() {
             self.open.fetch_sub(1, Ordering::SeqCst);
         }
@@ -143,13 +194,11 @@ impl Cancels {
     pub fn asked(&self, database: u32, job: i64) -> Option<Asked> {
         // Of two requests the committed one counts.
         let mut open = None;
-        for (_, cell) in self.taken(database) {
-            let asked = cell.job.load(Ordering::SeqCst);
-            if asked == job {
-                return Some(Asked::Committed);
-            }
-            if asked == -job {
-                open = Some(Asked::Open);
+        for (_, reading) in self.taken(database) {
+            match reading.asked() {
+                _ if reading.job != job => {}
+                Asked::Committed => return Some(Asked::Committed),
+                Asked::Open => open = Some(Asked::Open),
             }
         }
         open
@@ -158,7 +207,7 @@ impl Cancels {
     /// Whether somebody asks whose transaction has not ended.
     pub fn is_open(&self, database: u32, job: i64) -> bool {
         let mut taken = self.taken(database);
-        taken.any(|(_, cell)| cell.job.load(Ordering::SeqCst) == -job)
+        taken.any(|(_, reading)| reading.job == job && reading.asked() == Asked::Open)
     }
 
     /// Whether it was committed and is not carried out yet.
@@ -168,22 +217,24 @@ impl Cancels {
 
     /// What was committed in a database and is not carried out yet.
     pub fn of(&self, database: u32) -> impl Iterator<Item = Promise> + '_ {
-        self.taken(database).filter_map(|(at, cell)| {
-            let job = cell.job.load(Ordering::SeqCst);
-            (job > FREE).then_some(Promise { job, cell: at })
+        let committed = self
+            .taken(database)
+            .filter(|(_, reading)| reading.asked() == Asked::Committed);
+        committed.map(|(cell, reading)| Promise {
+            job: reading.job,
+            cell,
+            request: reading.request,
         })
     }
 
-    fn taken(&self, database: u32) -> impl Iterator<Item = (usize, &CancelCell)> {
+    fn taken(&self, database: u32) -> impl Iterator<Item = (usize, Reading)> + '_ {
         let used = match self.open.load(Ordering::SeqCst) {
             0 => 0,
             _ => self.used.load(Ordering::SeqCst) as usize,
         };
         let cells = self.cells[..used].iter().enumerate();
-        cells.filter(move |(_, cell)| {
-            cell.job.load(Ordering::SeqCst) != FREE
-                && cell.database.load(Ordering::SeqCst) == database
-        })
+        let taken = cells.filter_map(|(at, cell)| Some((at, cell.read()?)));
+        taken.filter(move |(_, reading)| reading.database == database)
     }
 
     /// The jobs of a database are gone: its extension or itself was dropped. May be called in commit callbacks.

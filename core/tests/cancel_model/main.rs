@@ -20,8 +20,10 @@
 //!             or executor, or both, takes up the promises in the table before it claims anything: reads them, asks for what
 //!             nobody asks for, reads them again, and takes back what is there no more. They count with its commit, which may
 //!             fail. A sweep takes them up, too, because a load may bring some, while executors are at work.
+//!             A session that is about to run jobs takes them up at once, whatever becomes of its transaction: what it asks for counts
+//!             as soon as it is asked for, and it takes back its own request and no other, though the place of that is another's by then.
 //! retry       a job that was cancelled is made to run again: its promise is gone with the cancel, what is left of it in shared
-//!             memory stands for nothing.
+//!             memory stands for nothing. Then it may be cancelled once more.
 //! ```
 //! What is in the table is promised; shared memory says where to look. Who carries a promise out finds it in the table once the
 //! row is locked, cancels the job and removes the promise in one transaction, or what is left of it later.
@@ -65,6 +67,12 @@ enum Fault {
     RecallsUnchecked,
     /// Who takes up what was promised says so although the transaction failed.
     RecallsWithoutCommit,
+    /// A session that takes up at once says that all was taken up before it has asked for it.
+    SaysReadFirst,
+    /// It takes its request back and does not announce the job, which somebody has left to who asks.
+    TakesBackInSilence,
+    /// It takes back what it finds in the place of its request, of the same job.
+    TakesBackAnothers,
     /// Nobody removes it.
     RemovesNothing,
     /// What was prepared takes its request back before it has the row.
@@ -77,7 +85,7 @@ enum Fault {
     BlamesUnlocked,
 }
 
-const FAULTS: [Fault; 20] = [
+const FAULTS: [Fault; 23] = [
     Fault::LooksBeforeAccepting,
     Fault::LooksBeforeOnly,
     Fault::MindsCommittedOnly,
@@ -93,6 +101,9 @@ const FAULTS: [Fault; 20] = [
     Fault::DropsInSilence,
     Fault::RecallsUnchecked,
     Fault::RecallsWithoutCommit,
+    Fault::SaysReadFirst,
+    Fault::TakesBackInSilence,
+    Fault::TakesBackAnothers,
     Fault::RemovesNothing,
     Fault::PreparesUnlocked,
     Fault::DiesUndecided,
@@ -214,7 +225,12 @@ struct World {
     sweeps: u8,
     crashes: u8,
     retried: bool,
+    /// It is cancelled once more since.
+    again: bool,
 }
+
+/// Which of those who take up promises does so at once.
+const AT_ONCE: usize = 1;
 
 impl World {
     fn new() -> World {
@@ -234,6 +250,7 @@ impl World {
             sweeps: 1,
             crashes: 1,
             retried: false,
+            again: false,
         }
     }
 
@@ -348,7 +365,9 @@ impl World {
         let is_forgotten = self.row == Row::Waits && !self.scheduler;
         match told {
             // Whoever made it run again undid that.
-            Some(true) if self.retried => self.row == Row::Cancelled || is_at_rest && is_forgotten,
+            Some(true) if self.retried && !self.again => {
+                self.row == Row::Cancelled || is_at_rest && is_forgotten
+            }
             // It may still be on its way to that.
             Some(true) => {
                 self.row == Row::Completed || is_at_rest && !self.scheduler && is_forgotten
@@ -375,6 +394,14 @@ impl World {
                 row: Row::Waits,
                 announced: true,
                 retried: true,
+                ..*self
+            });
+        }
+        let is_over = matches!(self.canceller, Asking::Over(_));
+        if self.retried && !self.again && is_over && self.crashes == 1 {
+            visit(World {
+                canceller: Asking::Look,
+                again: true,
                 ..*self
             });
         }
@@ -559,6 +586,7 @@ impl World {
                 }
                 // What is asked for by a transaction that may roll back yet is asked for by this one, too.
                 if self.written && self.request() != Request::Committed {
+                    next.is_read |= me == AT_ONCE && rules == Some(Fault::SaysReadFirst);
                     Recall::Ask
                 } else {
                     next.is_read = true;
@@ -569,9 +597,18 @@ impl World {
                 next.requests[cell] = Request::Committed;
                 Recall::Commit
             }
+            Recall::Ask if me == AT_ONCE => {
+                next.requests[cell] = Request::Committed;
+                next.scheduler = true;
+                Recall::LookAgain
+            }
             Recall::Ask => {
                 next.requests[cell] = Request::Open;
                 Recall::LookAgain
+            }
+            Recall::LookAgain if self.written && me == AT_ONCE => {
+                next.is_read = true;
+                Recall::Idle
             }
             Recall::LookAgain if self.written => Recall::Commit,
             Recall::LookAgain => Recall::GivesUp,
@@ -586,12 +623,25 @@ impl World {
                 next.scheduler = true;
                 Recall::Idle
             }
+            Recall::GivesUp if me == AT_ONCE => {
+                next.requests[cell] = Request::None;
+                if rules == Some(Fault::TakesBackAnothers) {
+                    next.free_committed();
+                }
+                if rules == Some(Fault::TakesBackInSilence) {
+                    next.is_read = true;
+                    Recall::Idle
+                } else {
+                    Recall::Announces
+                }
+            }
             Recall::GivesUp => {
                 next.requests[cell] = Request::None;
                 Recall::Announces
             }
             Recall::Announces => {
                 next.announced = true;
+                next.is_read |= me == AT_ONCE;
                 Recall::Idle
             }
         };

@@ -4,17 +4,19 @@
 //!
 //! ```text
 //! claim     looks at the queue. Takes the lock of its leases, alone where these are limited, else beside others: that may be a
-//!           wait. Looks at the queue again; where it is limited now, and the lock is not held alone, lets go of it and begins anew.
-//!           Takes the time. Asks shared memory whether the queue is for workers outside. Counts leases, and executors that have a permit.
-//!           COMMIT, or ROLLBACK, which lets go of the lock.
+//!           wait. Then the look, which one has at a time: another wait. Looks at the queue again; where it is limited now, and the lock is
+//!           not held alone, lets go of both and begins anew. Takes the time. Asks shared memory whether the queue is for workers outside.
+//!           Counts leases, and executors that have a permit. Takes the watermark; where there is one, takes a job, and announces
+//!           what is left. Lets go of the look. COMMIT, or ROLLBACK, which announces the job; either lets go of the lock.
 //! owner     changes the queue: commits, then tells all in shared memory. Whoever gives it a handler takes the lock alone before, and is
 //!           refused where something is leased.
 //! executor  sees in shared memory that the queue has a handler, takes a permit, looks there once more, runs a job, gives it back.
 //! ```
 //!
 //! Steps are atomic where the server makes them so: a lock, a look at committed rows, a commit, an atomic operation. A lease may end at
-//! any time. Checked of every world: nothing is leased of a queue with a handler; and of every claim that commits: what was so when its
-//! wait ended was heeded, and its lease begins no sooner.
+//! any time. Checked of every world: nothing is leased of a queue with a handler; who has the look waits for nobody; and of every claim that
+//! commits: what was so when its last wait ended was heeded, and its lease begins no sooner; and of every other: it has not found
+//! nothing while a job was ready.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -27,6 +29,16 @@ const TIMES: u8 = 2;
 enum Fault {
     /// A claim believes what it has seen before it waited.
     BelievesFirstLook,
+    /// It believes what it has seen between its two waits.
+    BelievesSecondLook,
+    /// It takes no look.
+    LooksBesideOthers,
+    /// It takes the look, and then the lock.
+    LooksFirst,
+    /// It keeps the look while it waits for the lock alone.
+    KeepsLook,
+    /// It lets go of the look before it has announced what is left.
+    LetsGoEarly,
     /// It takes the time before it waits.
     TimesFirst,
     /// It counts leases before it waits.
@@ -53,8 +65,13 @@ enum Fault {
     ExecutorLooksFirst,
 }
 
-const FAULTS: [Fault; 13] = [
+const FAULTS: [Fault; 18] = [
     Fault::BelievesFirstLook,
+    Fault::BelievesSecondLook,
+    Fault::LooksBesideOthers,
+    Fault::LooksFirst,
+    Fault::KeepsLook,
+    Fault::LetsGoEarly,
     Fault::TimesFirst,
     Fault::CountsFirst,
     Fault::LimitedBesideOthers,
@@ -178,6 +195,8 @@ enum Claim {
     Idle,
     /// Has looked at the queue, and wants the lock.
     Wants(Known),
+    /// Has that, and wants the look.
+    WantsLook(Known),
     Locked(Known, Waited),
     /// Has looked again, and taken the time.
     Entered(Known, Waited),
@@ -185,6 +204,10 @@ enum Claim {
     Open(Known, Waited),
     /// Has counted the leases; knows whether there is room.
     Counted(Known, Waited, u8),
+    /// Has taken the watermark: whether there was one.
+    Cleared(Waited, u8, bool),
+    /// Has taken a job, and what is left is to be announced (a fault).
+    Owes(Waited, u8),
     /// Is about to commit one lease.
     Takes(Waited, u8),
 }
@@ -216,8 +239,13 @@ struct World {
     queue: Queue,
     told_handler: bool,
     leases: u8,
+    /// Jobs that are ready, and whether that is announced.
+    jobs: u8,
+    announced: bool,
     claims: [Claim; 2],
     locks: [Hold; 3],
+    /// Who has the look.
+    look: Option<u8>,
     times: [u8; 2],
     owner: Owner,
     changes: u8,
@@ -236,8 +264,11 @@ impl World {
             queue: case.queue,
             told_handler: case.queue.handler,
             leases: 0,
+            jobs: 2,
+            announced: true,
             claims: [Claim::Idle; 2],
             locks: [Hold::Nothing; 3],
+            look: None,
             times: [TIMES; 2],
             owner: Owner::Idle,
             changes: 0,
@@ -285,9 +316,14 @@ impl World {
 
     fn step_claim(&self, rules: Rules, me: usize, visit: &mut dyn FnMut(World)) {
         let mut next = *self;
+        let mine = Some(me as u8);
+        let end_look = |next: &mut World| {
+            next.look = next.look.filter(|_| next.look != mine);
+        };
         let leave = |next: &mut World| {
             next.claims[me] = Claim::Idle;
             next.locks[me] = Hold::Nothing;
+            end_look(next);
         };
         let may = |queue: Queue| !queue.handler && queue.granted;
         match self.claims[me] {
@@ -311,10 +347,38 @@ impl World {
                     (false, Some(Fault::UnlimitedWithoutLock)) => Hold::Nothing,
                     (false, _) => Hold::Shared,
                 };
+                let looks_first = rules == Some(Fault::LooksFirst) && self.look != mine;
+                if looks_first {
+                    if self.look.is_some() {
+                        return;
+                    }
+                    next.look = mine;
+                    visit(next);
+                    return;
+                }
                 if !self.may_lock(me, hold) {
+                    if self.look == mine {
+                        next.broken = true;
+                        visit(next);
+                    }
                     return;
                 }
                 next.locks[me] = hold;
+                next.claims[me] = Claim::WantsLook(match rules {
+                    Some(Fault::BelievesSecondLook) => Known {
+                        queue: self.queue,
+                        ..known
+                    },
+                    _ => known,
+                });
+            }
+            Claim::WantsLook(known) => {
+                if rules != Some(Fault::LooksBesideOthers) {
+                    if self.look.is_some() && self.look != mine {
+                        return;
+                    }
+                    next.look = mine;
+                }
                 let waited = Waited {
                     truth: self.queue,
                     at: self.now,
@@ -325,7 +389,7 @@ impl World {
                 // Whichever it is of two in its wait and after.
                 waited.truth.limited &= self.queue.limited;
                 let queue = match rules {
-                    Some(Fault::BelievesFirstLook) => known.queue,
+                    Some(Fault::BelievesFirstLook | Fault::BelievesSecondLook) => known.queue,
                     _ => self.queue,
                 };
                 let now = match rules {
@@ -345,6 +409,9 @@ impl World {
                     leave(&mut next);
                 } else if queue.limited && self.locks[me] != Hold::Alone && !stays {
                     next.locks[me] = Hold::Nothing;
+                    if rules != Some(Fault::KeepsLook) {
+                        end_look(&mut next);
+                    }
                     next.claims[me] = Claim::Wants(again);
                 } else {
                     next.claims[me] = Claim::Entered(again, waited);
@@ -370,13 +437,36 @@ impl World {
                 if known.queue.limited && leases + executors > 0 {
                     leave(&mut next);
                 } else {
-                    next.claims[me] = Claim::Takes(waited, known.now);
+                    // What is announced later, it does not have to find.
+                    next.broken |= !self.announced && self.jobs > 0;
+                    next.announced = false;
+                    next.claims[me] = Claim::Cleared(waited, known.now, self.announced);
                 }
+            }
+            Claim::Cleared(_, _, false) => leave(&mut next),
+            Claim::Cleared(..) if self.jobs == 0 => leave(&mut next),
+            Claim::Cleared(waited, now, true) => {
+                next.jobs -= 1;
+                end_look(&mut next);
+                if rules == Some(Fault::LetsGoEarly) {
+                    next.claims[me] = Claim::Owes(waited, now);
+                } else {
+                    next.announced |= next.jobs > 0;
+                    next.claims[me] = Claim::Takes(waited, now);
+                }
+            }
+            Claim::Owes(waited, now) => {
+                next.announced |= self.jobs > 0;
+                next.claims[me] = Claim::Takes(waited, now);
             }
             Claim::Takes(waited, now) => {
                 leave(&mut next);
                 // ROLLBACK.
-                visit(next);
+                visit(World {
+                    jobs: self.jobs + 1,
+                    announced: true,
+                    ..next
+                });
                 next.leases += 1;
                 let Queue {
                     limited,

@@ -17,7 +17,8 @@
 //!             registered again, is no matter of this place.
 //! ```
 //!
-//! Steps are atomic where the server makes them so: an atomic operation, a look at the table, the list under its spinlock. Checked
+//! Looks of waiters and of claims come one after the other, as `core/tests/claim_enter_model/` has them; here they may overlap, which is more
+//! than there is. Steps are atomic where the server makes them so: an atomic operation, a look at the table, the list under its spinlock. Checked
 //! of every world at rest: no job is ready while a waiter sleeps, and none sleeps where the queue was dropped. And of every world: who was not signalled and saw no bit does not
 //! wake, so one job wakes one waiter until the scheduler comes.
 

@@ -169,6 +169,23 @@ pub fn announce_at_end(live: &Live) {
     }
 }
 
+/// The same at once, of a job that this transaction has not locked.
+pub fn announce(live: &Live) {
+    if live.state != JobState::Available {
+        return;
+    }
+    let key = QueueKey {
+        database: database::current(),
+        queue_id: live.queue_id,
+    };
+    let Some(shared) = shared::get() else { return };
+    if let Some(slot) = shared.find_queue(key) {
+        let priority = live.job.priority as usize;
+        shared.announce(slot, key, priority, live.job.position as u64);
+        shared.wake_for(slot);
+    }
+}
+
 /// A finished job, without its arguments and result.
 pub struct Finished {
     pub queue_id: i32,

@@ -108,11 +108,19 @@ pub fn recall_at_once(database_slot: &DatabaseSlot) -> Result<()> {
         cancels.commit(promise);
         Some(promise)
     };
+    // An executor that has met it may have left the job to whoever carries it out.
     let take_back = |promise: Promise| {
         cancels.carried_out(promise);
+        if let Some(live) = live::get(promise.job)? {
+            live::announce(&live);
+        }
         Ok(())
     };
     let all = take_up(database_slot, ask, take_back)?;
+    // Behind the requests: a scheduler that has looked before has not seen them.
+    if cancels.of(here).next().is_some() {
+        shared::expect().ask_for_cancels(database_slot);
+    }
     database_slot.cancels_recalled.store(all, Ordering::SeqCst);
     Ok(())
 }
