@@ -1230,8 +1230,7 @@ BEGIN
              'pushy_internal.socket_counts()',
              'pushy_internal.queue_histograms(int)',
              'pushy_internal.log_histogram()',
-             'pushy_internal.queue_oldest_ready(int)',
-             'pushy_internal.queue_statistics(int)']::pg_catalog.regprocedure[]::pg_catalog.oid[])
+             'pushy_internal.queue_oldest_ready(int)']::pg_catalog.regprocedure[]::pg_catalog.oid[])
     UNION ALL
     SELECT 'TYPE', 'TYPE', t.oid::pg_catalog.regtype::pg_catalog.text, t.typacl
       FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) 'pushy.claimed_job'::pg_catalog.regtype::pg_catalog.oid

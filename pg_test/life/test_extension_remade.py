@@ -8,7 +8,7 @@ from harness.waiting import wait_for
 CALLS = [
     "SELECT pushy.enqueue('q')", "SELECT pushy.job_claim('o')", "SELECT pushy.subscription_read('s')", "SELECT * FROM pushy.queue_explain('q')",
     "SELECT pushy.job_cancel(1)", "SELECT pushy.queue_pause('q')", "SELECT pushy.watch('t')", "SELECT * FROM pushy.job_wait(1, '1 s')",
-    "SELECT * FROM pushy.jobs", "SELECT * FROM pushy.stats", "INSERT INTO t VALUES (1)", "SELECT pushy.notify('t', 'x')",
+    "SELECT * FROM pushy.jobs", "SELECT * FROM pushy.stats", "INSERT INTO t SELECT coalesce(max(id), 0) + 1 FROM t", "SELECT pushy.notify('t', 'x')",
     "SELECT pushy.jobs_settle('[]')", "SELECT pushy.log_position()", "SELECT pushy.subscription_create('s2', '{t}')", "SELECT pushy.queue_register('q2')",
     "CALL pushy.jobs_wait('q', '1 s')", "CALL pushy.job_claim_wait('o', '1 s')", "CALL pushy.subscription_wait('s', '1 s')",
 ]

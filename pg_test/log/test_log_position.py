@@ -117,8 +117,9 @@ def test_a_subscription_begins_behind_a_position(counters):
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="9-9"):
         db.sql("SELECT pushy.subscription_create('t', after => '9-9')")
     epoch, tick, n = map(int, db.value("SELECT newest FROM pushy.log").split("-"))
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"{epoch}-{tick + 99}-1"):
-        db.sql("SELECT pushy.subscription_create('t', after => %s)", f"{epoch}-{tick + 99}-1")
+    beyond = f"{epoch:013}-{tick + 99:012}-{1:06}"
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=beyond):
+        db.sql("SELECT pushy.subscription_create('t', after => %s)", beyond)
 
 
 def test_a_position_of_another_log_is_told_to_resync(counters):
