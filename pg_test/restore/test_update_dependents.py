@@ -3,6 +3,7 @@ what a type's new attribute cannot go past is named, all of it, with the stateme
 each function and type that the script changes."""
 
 import datetime
+import os
 import re
 
 import psycopg
@@ -58,9 +59,9 @@ AGGREGATES = {
 @pytest.fixture(scope="module")
 def server(scratch):
     """A server whose library is of the present version, and that has the script of the one before."""
-    installed = versions.installation(scratch / "dependents")
+    installed = versions.installation(scratch / f"dependents{os.getpid()}")
     versions.put_script(installed, "0.1.0", versions.script("0.1.0"))
-    cluster = Cluster(installed.root.with_name("dependents.c"), installed, {"pushy.max_executors": 2})
+    cluster = Cluster(installed.root.with_name(f"{installed.root.name}.c"), installed, {"pushy.max_executors": 2})
     cluster.create().start()
     with cluster.connect() as admin:
         admin.execute("CREATE ROLE eve LOGIN")
