@@ -196,7 +196,7 @@ COMMENT ON FUNCTION pushy_internal.socket_counts() IS
 CREATE FUNCTION pushy_internal.queue_histograms(queue_id int, OUT of text, OUT up_to double precision, OUT jobs bigint, OUT seconds double precision)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 46 AS 'MODULE_PATHNAME', 'pushy_queue_histograms_v1';
 COMMENT ON FUNCTION pushy_internal.queue_histograms(int) IS
-  'Internal: how many jobs of a queue have waited (of: wait), and run (run), for up to so many seconds, from 64 µs on in powers of two and then without end, from shared memory; behind pushy.metrics. seconds is the sum of all, of runs. No row for a queue that the caller may not monitor.';
+  'Internal: how many jobs of a queue have waited (of: wait), and run (run), for up to so many seconds, from 64 microseconds on in powers of two and then without end, from shared memory; behind pushy.metrics. seconds is the sum of all, of runs. No row for a queue that the caller may not monitor.';
 
 CREATE FUNCTION pushy_internal.queue_oldest_ready(queue_id int)
 RETURNS double precision LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_oldest_ready_v1';
@@ -206,7 +206,7 @@ COMMENT ON FUNCTION pushy_internal.queue_oldest_ready(int) IS
 CREATE FUNCTION pushy_internal.log_histogram(OUT up_to double precision, OUT ticks bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 23 AS 'MODULE_PATHNAME', 'pushy_log_histogram_v1';
 COMMENT ON FUNCTION pushy_internal.log_histogram() IS
-  'Internal: how many ticks of the event log came within so many seconds of the first commit that they have, from 64 µs on in powers of two and then without end, from shared memory; behind pushy.metrics.';
+  'Internal: how many ticks of the event log came within so many seconds of the first commit that they have, from 64 microseconds on in powers of two and then without end, from shared memory; behind pushy.metrics.';
 
 -- Of what can be seen of queues by the caller, from shared memory but for the jobs that workers outside have leased, and one ready job of each priority.
 CREATE FUNCTION pushy.metrics(OUT name text, OUT help text, OUT kind text, OUT labels jsonb, OUT value double precision)
