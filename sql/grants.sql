@@ -48,7 +48,7 @@ $$;
 GRANT USAGE ON TYPE pushy.job, pushy.claimed_job TO PUBLIC;
 
 GRANT SELECT ON pushy.channel_grants, pushy.queue_grants, pushy.queues, pushy.jobs, pushy.leases, pushy.failures, pushy.job_logs, pushy.workers, pushy.stats, pushy.watches, pushy.subscriptions,
-  pushy.log, pushy.sockets
+  pushy.log, pushy.sockets, pushy_internal.metric_rows
   TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION

@@ -1086,59 +1086,65 @@ COMMENT ON FUNCTION pushy_internal.log_histogram() IS
   'Internal: how many ticks of the event log came within so many seconds of the first commit that they have, from 64 microseconds on in powers of two and then without end, from shared memory; behind pushy.metrics.';
 
 -- Of what can be seen of queues by the caller, from shared memory but for the jobs that workers outside have leased, and one ready job of each priority.
+CREATE VIEW pushy_internal.metric_rows WITH (security_barrier) AS
+SELECT m.name, m.help, m.kind, CASE WHEN s.queue IS NULL THEN '{}'::pg_catalog.jsonb ELSE pg_catalog.jsonb_build_object('queue', s.queue) END AS labels, m.value, m.name AS family, 0::pg_catalog.float8 AS place
+  FROM pushy.stats s
+ CROSS JOIN LATERAL (VALUES
+   (1, 'pushy_queue_running', 'Jobs that run, or are leased', 'gauge', s.running::pg_catalog.float8),
+   (2, 'pushy_queue_enqueued_total', 'Jobs that were enqueued', 'counter', s.enqueued::pg_catalog.float8),
+   (3, 'pushy_queue_completed_total', 'Jobs that have completed', 'counter', s.completed::pg_catalog.float8),
+   (4, 'pushy_queue_failed_total', 'Attempts that failed', 'counter', s.failed::pg_catalog.float8),
+   (5, 'pushy_queue_retried_total', 'Attempts that were put off for another one', 'counter', s.retried::pg_catalog.float8),
+   (6, 'pushy_queue_discarded_total', 'Jobs that were discarded', 'counter', s.discarded::pg_catalog.float8),
+   (7, 'pushy_queue_cancelled_total', 'Jobs that were cancelled', 'counter', s.cancelled::pg_catalog.float8),
+   (8, 'pushy_queue_given_back_total', 'Attempts that were given back uncharged', 'counter', s.given_back::pg_catalog.float8),
+   (9, 'pushy_queue_parked_total', 'Times that the queue was parked', 'counter', s.parked::pg_catalog.float8),
+   (10, 'pushy_log_bytes', 'Bytes of the event log on disk', 'gauge', s.log_bytes::pg_catalog.float8)) m (n, name, help, kind, value)
+ WHERE m.value IS NOT NULL
+UNION ALL
+SELECT 'pushy_workers', 'Background workers', 'gauge',
+       pg_catalog.jsonb_build_object('kind', w.kind, 'state', w.state), pg_catalog.count(*)::pg_catalog.float8, 'pushy_workers', 0
+  FROM pushy.workers w GROUP BY w.kind, w.state
+UNION ALL
+SELECT 'pushy_sockets', 'Connections to gateways', 'gauge',
+       pg_catalog.jsonb_build_object('transport', s.transport), s.sockets::pg_catalog.float8, 'pushy_sockets', 0
+  FROM pushy_internal.socket_counts() s
+UNION ALL
+SELECT 'pushy_queue_oldest_ready_seconds', 'For how long the oldest ready job has been due', 'gauge',
+       pg_catalog.jsonb_build_object('queue', q.queue), o.age, 'pushy_queue_oldest_ready_seconds', 0
+  FROM pushy_internal.queue q CROSS JOIN LATERAL (VALUES (pushy_internal.queue_oldest_ready(q.queue_id))) o (age)
+ WHERE o.age IS NOT NULL
+UNION ALL
+SELECT n.name, CASE WHEN h.of OPERATOR(pg_catalog.=) 'wait' THEN 'From due to start, of completed jobs' ELSE 'How long handlers of completed jobs have run' END, 'histogram',
+       pg_catalog.jsonb_build_object('queue', q.queue) OPERATOR(pg_catalog.||) n.le, n.value,
+       pg_catalog.format('pushy_queue_%s_seconds', h.of), n.place
+  FROM pushy_internal.queue q
+ CROSS JOIN LATERAL pushy_internal.queue_histograms(q.queue_id) h
+ CROSS JOIN LATERAL (VALUES
+   (pg_catalog.format('pushy_queue_%s_seconds_bucket', h.of), h.jobs::pg_catalog.float8, h.up_to,
+    pg_catalog.jsonb_build_object('le', CASE WHEN h.up_to OPERATOR(pg_catalog.=) 'Infinity'::pg_catalog.float8 THEN '+Inf' ELSE h.up_to::pg_catalog.numeric::pg_catalog.text END)),
+   (pg_catalog.format('pushy_queue_%s_seconds_count', h.of), CASE WHEN h.up_to OPERATOR(pg_catalog.=) 'Infinity'::pg_catalog.float8 THEN h.jobs::pg_catalog.float8 END, 'Infinity', '{}'::pg_catalog.jsonb),
+   (pg_catalog.format('pushy_queue_%s_seconds_sum', h.of), h.seconds, 'NaN', '{}'::pg_catalog.jsonb)) n (name, value, place, le)
+ WHERE n.value IS NOT NULL
+UNION ALL
+SELECT n.name, 'From the first word of a commit to the tick of the event log that has it', 'histogram', n.le, h.ticks::pg_catalog.float8,
+       'pushy_log_tick_seconds', n.place
+  FROM pushy_internal.log_histogram() h
+ CROSS JOIN LATERAL (VALUES
+   ('pushy_log_tick_seconds_bucket', h.up_to,
+    pg_catalog.jsonb_build_object('le', CASE WHEN h.up_to OPERATOR(pg_catalog.=) 'Infinity'::pg_catalog.float8 THEN '+Inf' ELSE h.up_to::pg_catalog.numeric::pg_catalog.text END)),
+   ('pushy_log_tick_seconds_count', CASE WHEN h.up_to OPERATOR(pg_catalog.=) 'Infinity'::pg_catalog.float8 THEN h.up_to END, '{}'::pg_catalog.jsonb)) n (name, place, le)
+ WHERE n.place IS NOT NULL;
+COMMENT ON VIEW pushy_internal.metric_rows IS
+  'What pushy.metrics answers, with what its rows are ordered by.';
+
 CREATE FUNCTION pushy.metrics(OUT name text, OUT help text, OUT kind text, OUT labels jsonb, OUT value double precision)
-RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 1000 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT a.name, a.help, a.kind, a.labels, a.value FROM (
-  SELECT m.name, m.help, m.kind, CASE WHEN s.queue IS NULL THEN '{}'::pg_catalog.jsonb ELSE pg_catalog.jsonb_build_object('queue', s.queue) END AS labels, m.value, m.name AS family, 0::pg_catalog.float8 AS place
-    FROM pushy.stats s
-   CROSS JOIN LATERAL (VALUES
-     (1, 'pushy_queue_running', 'Jobs that run, or are leased', 'gauge', s.running::pg_catalog.float8),
-     (2, 'pushy_queue_enqueued_total', 'Jobs that were enqueued', 'counter', s.enqueued::pg_catalog.float8),
-     (3, 'pushy_queue_completed_total', 'Jobs that have completed', 'counter', s.completed::pg_catalog.float8),
-     (4, 'pushy_queue_failed_total', 'Attempts that failed', 'counter', s.failed::pg_catalog.float8),
-     (5, 'pushy_queue_retried_total', 'Attempts that were put off for another one', 'counter', s.retried::pg_catalog.float8),
-     (6, 'pushy_queue_discarded_total', 'Jobs that were discarded', 'counter', s.discarded::pg_catalog.float8),
-     (7, 'pushy_queue_cancelled_total', 'Jobs that were cancelled', 'counter', s.cancelled::pg_catalog.float8),
-     (8, 'pushy_queue_given_back_total', 'Attempts that were given back uncharged', 'counter', s.given_back::pg_catalog.float8),
-     (9, 'pushy_queue_parked_total', 'Times that the queue was parked', 'counter', s.parked::pg_catalog.float8),
-     (10, 'pushy_log_bytes', 'Bytes of the event log on disk', 'gauge', s.log_bytes::pg_catalog.float8)) m (n, name, help, kind, value)
-   WHERE m.value IS NOT NULL
-  UNION ALL
-  SELECT 'pushy_workers', 'Background workers', 'gauge',
-         pg_catalog.jsonb_build_object('kind', w.kind, 'state', w.state), pg_catalog.count(*)::pg_catalog.float8, 'pushy_workers', 0
-    FROM pushy.workers w GROUP BY w.kind, w.state
-  UNION ALL
-  SELECT 'pushy_sockets', 'Connections to gateways', 'gauge',
-         pg_catalog.jsonb_build_object('transport', s.transport), s.sockets::pg_catalog.float8, 'pushy_sockets', 0
-    FROM pushy_internal.socket_counts() s
-  UNION ALL
-  SELECT 'pushy_queue_oldest_ready_seconds', 'For how long the oldest ready job has been due', 'gauge',
-         pg_catalog.jsonb_build_object('queue', q.queue), o.age, 'pushy_queue_oldest_ready_seconds', 0
-    FROM pushy_internal.queue q CROSS JOIN LATERAL (VALUES (pushy_internal.queue_oldest_ready(q.queue_id))) o (age)
-   WHERE o.age IS NOT NULL
-  UNION ALL
-  SELECT n.name, CASE WHEN h.of OPERATOR(pg_catalog.=) 'wait' THEN 'From due to start, of completed jobs' ELSE 'How long handlers of completed jobs have run' END, 'histogram',
-         pg_catalog.jsonb_build_object('queue', q.queue) OPERATOR(pg_catalog.||) n.le, n.value,
-         pg_catalog.format('pushy_queue_%s_seconds', h.of), n.place
-    FROM pushy_internal.queue q
-   CROSS JOIN LATERAL pushy_internal.queue_histograms(q.queue_id) h
-   CROSS JOIN LATERAL (VALUES
-     (pg_catalog.format('pushy_queue_%s_seconds_bucket', h.of), h.jobs::pg_catalog.float8, h.up_to,
-      pg_catalog.jsonb_build_object('le', CASE WHEN h.up_to OPERATOR(pg_catalog.=) 'Infinity'::pg_catalog.float8 THEN '+Inf' ELSE h.up_to::pg_catalog.numeric::pg_catalog.text END)),
-     (pg_catalog.format('pushy_queue_%s_seconds_count', h.of), CASE WHEN h.up_to OPERATOR(pg_catalog.=) 'Infinity'::pg_catalog.float8 THEN h.jobs::pg_catalog.float8 END, 'Infinity', '{}'::pg_catalog.jsonb),
-     (pg_catalog.format('pushy_queue_%s_seconds_sum', h.of), h.seconds, 'NaN', '{}'::pg_catalog.jsonb)) n (name, value, place, le)
-   WHERE n.value IS NOT NULL
-  UNION ALL
-  SELECT n.name, 'From the first word of a commit to the tick of the event log that has it', 'histogram', n.le, h.ticks::pg_catalog.float8,
-         'pushy_log_tick_seconds', n.place
-    FROM pushy_internal.log_histogram() h
-   CROSS JOIN LATERAL (VALUES
-     ('pushy_log_tick_seconds_bucket', h.up_to,
-      pg_catalog.jsonb_build_object('le', CASE WHEN h.up_to OPERATOR(pg_catalog.=) 'Infinity'::pg_catalog.float8 THEN '+Inf' ELSE h.up_to::pg_catalog.numeric::pg_catalog.text END)),
-     ('pushy_log_tick_seconds_count', CASE WHEN h.up_to OPERATOR(pg_catalog.=) 'Infinity'::pg_catalog.float8 THEN h.up_to END, '{}'::pg_catalog.jsonb)) n (name, place, le)
-   WHERE n.place IS NOT NULL) a
-   ORDER BY a.family, a.labels OPERATOR(pg_catalog.-) 'le', a.place, a.name
-$$;
+RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 1000 SET search_path = pg_catalog, pg_temp
+-- Read when it is made: who calls it may not look into pushy_internal.
+BEGIN ATOMIC
+  SELECT a.name, a.help, a.kind, a.labels, a.value FROM pushy_internal.metric_rows a
+   ORDER BY a.family, a.labels OPERATOR(pg_catalog.-) 'le', a.place, a.name;
+END;
 COMMENT ON FUNCTION pushy.metrics() IS
   'What a monitor counts, in rows as Prometheus has them: queues that the caller may monitor, with histograms of waits and runs and the age of the oldest ready job, workers, the event log, sockets. The gateway''s /metrics has the same beside its own counters.';
 
@@ -1185,7 +1191,7 @@ BEGIN
       FROM pg_catalog.pg_class c
      WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy_internal.lease', 'pushy_internal.job_log', 'pushy_internal.checkpoint',
              'pushy_internal.first_position_seq', 'pushy.leases', 'pushy.job_logs',
-             'pushy_internal.gateway_key', 'pushy_internal.ticket', 'pushy_internal.gateway_report', 'pushy.sockets']::pg_catalog.regclass[]::pg_catalog.oid[])
+             'pushy_internal.gateway_key', 'pushy_internal.ticket', 'pushy_internal.gateway_report', 'pushy.sockets', 'pushy_internal.metric_rows']::pg_catalog.regclass[]::pg_catalog.oid[])
     UNION ALL
     SELECT 'ROUTINE', 'ROUTINE', p.oid::pg_catalog.regprocedure::pg_catalog.text, p.proacl
       FROM pg_catalog.pg_proc p
@@ -1248,7 +1254,7 @@ BEGIN
 END
 $$;
 GRANT USAGE ON TYPE pushy.claimed_job TO PUBLIC;
-GRANT SELECT ON pushy.leases, pushy.job_logs, pushy.sockets TO PUBLIC;
+GRANT SELECT ON pushy.leases, pushy.job_logs, pushy.sockets, pushy_internal.metric_rows TO PUBLIC;
 GRANT SELECT, INSERT ON pushy_internal.lease, pushy_internal.job_log, pushy_internal.checkpoint TO pg_database_owner;
 GRANT EXECUTE ON FUNCTION
   pushy.log_position(),

@@ -1,11 +1,11 @@
 """Claims that wait for somebody's transaction: what was true before the wait is asked again after it, and no time is taken before."""
 
-import threading
 
 import psycopg
 import pytest
 
 from stage.leases import claim, enqueue, state
+from stage.waiting_call import WaitingCall
 
 
 @pytest.fixture
@@ -13,31 +13,6 @@ def mails(db):
     db.sql("SELECT pushy.queue_register('mails', retry_delay => '0', max_attempts => 3)")
     db.sql("CREATE FUNCTION send(jsonb) RETURNS void LANGUAGE sql AS ''")
     return db
-
-
-class Call:
-    """A statement in a session of its own that waits for a lock."""
-
-    def __init__(self, db, statement: str, *params, user: str = "postgres"):
-        self.session = db.connect(user)
-        self.rows, self.error = None, None
-
-        def run() -> None:
-            try:
-                self.rows = self.session.execute(statement, params).fetchall()
-            except psycopg.Error as error:
-                self.error = error
-
-        self.thread = threading.Thread(target=run, daemon=True)
-        self.thread.start()
-        db.wait_until("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s", "Lock", params=(self.session.info.backend_pid,))
-
-    def ended(self) -> list[tuple]:
-        self.thread.join(60)
-        if self.error:
-            raise self.error
-        assert self.rows is not None
-        return self.rows
 
 
 CLAIM = "SELECT job_id, token, lease_until > clock_timestamp() + interval '5 s' FROM pushy.job_claim('mails', 1, '6 s', %s)"
@@ -56,7 +31,7 @@ def test_a_lease_is_counted_from_the_end_of_the_wait(mails, waits_for):
             first.execute("SELECT pushy.job_cancel(%s)", [job])
         else:
             first.execute("SELECT pushy.job_claim('mails', worker => %s)", [None if limited else "w"])
-        waiting = Call(mails, CLAIM, None if limited else "w")
+        waiting = WaitingCall(mails, CLAIM, None if limited else "w")
         first.execute("SELECT pg_sleep(1.5)")
         first.rollback() if waits_for == "who holds the job" else first.commit()
     [(_, _, has_all)] = waiting.ended()
@@ -71,7 +46,7 @@ def test_a_queue_that_is_paused_gives_nothing_to_who_waited(mails, role, limit, 
     enqueue(mails, 2)
     with mails.connect(autocommit=False) as first:
         first.execute("SELECT pushy.job_claim('mails')")
-        waiting = Call(mails, CLAIM, None, user=worker)
+        waiting = WaitingCall(mails, CLAIM, None, user=worker)
         mails.sql("SELECT pushy.queue_pause('mails')")
         if limit is None:
             mails.sql("SELECT pushy.queue_alter('mails', concurrency => 0)")
@@ -86,7 +61,7 @@ def test_who_has_lost_his_privilege_while_he_waited_gets_nothing(mails, role):
     enqueue(mails, 2)
     with mails.connect(autocommit=False) as first:
         first.execute("SELECT pushy.job_claim('mails')")
-        waiting = Call(mails, CLAIM, None, user=worker)
+        waiting = WaitingCall(mails, CLAIM, None, user=worker)
         mails.sql(f"SELECT pushy.queue_revoke('mails', '{worker}', 'claim')")
         first.rollback()
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -100,7 +75,7 @@ def test_who_has_lost_his_privilege_while_his_outcome_waited_changes_nothing(mai
     [(_, token)] = mails.connect(worker).execute("SELECT job_id, token FROM pushy.job_claim('mails')").fetchall()
     with mails.connect(autocommit=False) as other:
         other.execute("SELECT pushy.job_cancel(%s)", [job])
-        waiting = Call(mails, "SELECT pushy.job_complete(%s, %s)", job, token, user=worker)
+        waiting = WaitingCall(mails, "SELECT pushy.job_complete(%s, %s)", job, token, user=worker)
         mails.sql(f"SELECT pushy.queue_revoke('mails', '{worker}', 'claim')")
         other.rollback()
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -113,7 +88,7 @@ def test_a_queue_that_was_renamed_or_dropped_meanwhile(mails):
     jobs = enqueue(mails, 2)
     with mails.connect(autocommit=False) as first:
         first.execute("SELECT pushy.job_claim('mails')")
-        waiting = Call(mails, "SELECT job_id, queue FROM pushy.job_claim('mails')")
+        waiting = WaitingCall(mails, "SELECT job_id, queue FROM pushy.job_claim('mails')")
         mails.sql("SELECT pushy.queue_rename('mails', 'letters'), pushy.queue_register('mails')")
         first.rollback()
     assert waiting.ended() == [(jobs[0], "letters")]
@@ -122,7 +97,7 @@ def test_a_queue_that_was_renamed_or_dropped_meanwhile(mails):
     enqueue(mails, 2)
     with mails.connect(autocommit=False) as first:
         first.execute("SELECT pushy.job_claim('mails')")
-        waiting = Call(mails, CLAIM, None)
+        waiting = WaitingCall(mails, CLAIM, None)
         first.rollback()
         with mails.connect(autocommit=False) as second:
             waiting.ended()
@@ -147,8 +122,8 @@ def test_a_handler_is_given_once_no_claim_is_under_way(mails, commits, limit, gi
         assert first.execute("SELECT job_id FROM pushy.job_claim('mails')").fetchall() == [(jobs[0],)]
         mails.sql("SELECT pushy.queue_pause('mails')")
         assert mails.value("SELECT count(*) FROM pushy.leases") == 0
-        giving = Call(mails, give)
-        late = Call(mails, CLAIM, None)
+        giving = WaitingCall(mails, give)
+        late = WaitingCall(mails, CLAIM, None)
         first.commit() if commits else first.rollback()
     if commits:
         with pytest.raises(psycopg.errors.ObjectInUse, match="1 job of it is leased"):
@@ -164,7 +139,7 @@ def test_who_gives_a_handler_keeps_claims_waiting_until_it_is_known_whether_it_i
     [job] = enqueue(mails)
     with mails.connect(autocommit=False) as owner:
         owner.execute("SELECT pushy.queue_register('mails', 'send(jsonb)')")
-        waiting = Call(mails, CLAIM, None)
+        waiting = WaitingCall(mails, CLAIM, None)
         owner.rollback()
     assert [found for found, *_ in waiting.ended()] == [job]
 
@@ -178,7 +153,7 @@ def test_a_concurrency_that_was_changed_meanwhile_counts(mails, before, after, e
         if before == 0:
             # It does not wait until there is a limit.
             mails.sql("SELECT pushy.queue_alter('mails', concurrency => %s)", after)
-        waiting = Call(mails, "SELECT job_id FROM pushy.job_claim('mails', 2)")
+        waiting = WaitingCall(mails, "SELECT job_id FROM pushy.job_claim('mails', 2)")
         if before != 0:
             mails.sql("SELECT pushy.queue_alter('mails', concurrency => %s)", after)
         first.commit()

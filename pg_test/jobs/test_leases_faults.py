@@ -1,6 +1,8 @@
 """Workers outside that die, sleep, come all at once, and servers that go away under them: every job ends, its effects are done once."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from harness.waiting import wait_for
 from stage import bouncer, worker_outside
 from stage.leases import claim, enqueue, state
 from stage.machine import Machine
+from stage.waiting_call import WaitingCall
 
 QUEUE = "SELECT pushy.queue_register('mails', retry_delay => '0')"
 
@@ -337,3 +340,63 @@ def test_a_completion_that_is_rolled_back_is_not_measured(mails):
         session.execute("RELEASE s")
         session.commit()
     assert mails.rows(measured) == [(True, True)]
+
+
+def test_a_table_that_is_rewritten_while_a_settlement_waits_takes_no_other_lease(db):
+    """VACUUM FULL gets its turn where a lock is given back: what was found before lies elsewhere then."""
+    db.sql("SELECT pushy.queue_register('mails'), pushy.queue_register('others')")
+    enqueue(db, 30)
+    claimed = db.rows("SELECT job_id, token FROM pushy.job_claim('mails', 30, '1 hour') ORDER BY job_id")
+    db.sql("SELECT pushy.enqueue('others') FROM generate_series(1, 30)")
+    db.sql("SELECT count(*) FROM pushy.job_claim('others', 30, '1 hour')")
+    for job, token in claimed[:20]:
+        db.sql("SELECT pushy.job_complete(%s, %s)", job, token)
+    left = claimed[20:22]
+    outcomes = json.dumps([{"job_id": job, "token": str(token), "outcome": "complete"} for job, token in left])
+    with db.connect(autocommit=False) as holder:
+        holder.execute("SELECT FROM pushy_internal.live_job WHERE id = %s FOR UPDATE", [left[1][0]])
+        settling = WaitingCall(db, "SELECT pushy.jobs_settle(%s)", outcomes)
+        rewriting = WaitingCall(db, "VACUUM FULL pushy_internal.lease")
+        holder.rollback()
+    assert settling.ended() == [(2,)]
+    rewriting.ended()
+    assert db.value("SELECT count(*) FROM pushy_internal.lease WHERE job_id = ANY (%s)", [job for job, _ in left]) == 0
+    assert db.rows("SELECT j.id FROM pushy_internal.live_job j WHERE j.state = 'x' AND NOT EXISTS"
+                   " (SELECT FROM pushy_internal.lease l WHERE l.job_id = j.id)") == []
+    assert db.value("SELECT count(*) FROM pushy.leases WHERE queue = 'others'") == 30
+
+
+def test_who_asks_again_and_who_settles_lock_in_one_order(db):
+    """Places in the queue are in another order than numbers, where a job had a delay."""
+    db.sql("SELECT pushy.queue_register('mails')")
+    late = db.value("SELECT pushy.enqueue('mails', delay => '1 ms')")
+    db.wait_until("SELECT state FROM pushy.jobs WHERE id = %s", "available", params=(late,))
+    [early] = enqueue(db)
+    db.sql("UPDATE pushy_internal.live_job SET position = position + 1000000 WHERE id = %s", late)
+    tokens = dict(db.rows("SELECT job_id, token FROM pushy.job_claim('mails', 2, '1 hour', 'w')"))
+    assert late < early and list(tokens) == [early, late]
+    with db.connect(autocommit=False) as settling:
+        settling.execute("SELECT pushy.job_complete(%s, %s)", [late, tokens[late]])
+        again = WaitingCall(db, "SELECT job_id FROM pushy.job_claim('mails', 2, '1 hour', 'w')")
+        assert settling.execute("SELECT pushy.job_complete(%s, %s)", [early, tokens[early]]).fetchone() == (True,)
+        settling.commit()
+    assert again.ended() == []
+
+
+def test_completions_of_many_large_jobs_take_memory_for_some_of_them(db):
+    db.sql("SELECT pushy.queue_register('mails')")
+    db.sql("SELECT pushy.enqueue('mails', to_jsonb(repeat(md5(n::text), 32768))) FROM generate_series(1, 150) n")
+    with db.connect() as session:
+        leased = []
+        while len(leased) < 150:
+            leased += session.execute("SELECT job_id, token FROM pushy.job_claim('mails', 10, '1 hour')").fetchall()
+    with db.connect() as session:
+        status = Path(f"/proc/{session.info.backend_pid}/status")
+        highest = lambda: int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) // 1024  # noqa: E731
+        session.execute("SELECT pushy.jobs_settle('[]')")
+        before = highest()
+        outcomes = json.dumps([{"job_id": job, "token": str(token), "outcome": "complete"} for job, token in leased])
+        assert session.execute("SELECT pushy.jobs_settle(%s)", [outcomes]).fetchone() == (150,)
+        assert highest() - before < 100, "MB, of 150"
+        kept = session.execute("SELECT total_bytes FROM pg_backend_memory_contexts WHERE name = 'pushy jobs done'").fetchone()[0]
+        assert kept < 100_000

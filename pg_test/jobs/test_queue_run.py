@@ -195,6 +195,8 @@ def test_a_job_that_an_executor_runs_is_not_run_twice(db):
 def test_the_queues_concurrency_holds_for_it_too_until_the_transaction_ends(db):
     db.sql("CREATE FUNCTION work() RETURNS int LANGUAGE sql AS 'SELECT pg_backend_pid()';"
            "SELECT pushy.queue_register('q', 'work()', concurrency => 1)")
+    # An executor looks into a new queue, and has its permit meanwhile.
+    db.jobs_wait("q")
     with db.connect(autocommit=False) as session:
         assert session.execute("SELECT pushy.queue_run('q')").fetchone() == (0,)
         assert session.execute("SELECT pushy.queue_run('q')").fetchone() == (0,), "it has the permit already"

@@ -247,3 +247,18 @@ def test_a_table_with_a_control_character_is_watched_on_a_channel_that_is_named(
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="control characters"):
         db.sql("""SELECT pushy.watch('"a\nb"')""")
     assert db.value("""SELECT pushy.watch('"a\nb"', channel => 'fine')""") == "fine"
+
+
+def test_functions_in_sql_run_for_who_may_not_look_into_the_inner_schema(db, role):
+    """The body of one in a string is read with the rights of who calls it."""
+    stranger = role()
+    functions = db.rows("SELECT p.proname FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang"
+                        " WHERE p.pronamespace = 'pushy'::regnamespace AND l.lanname = 'sql' AND p.pronargs = 0 AND NOT p.prosecdef")
+    assert functions
+    db.sql("SELECT pushy.queue_register('hidden')")
+    with db.connect(user=stranger) as session:
+        assert not session.execute("SELECT has_schema_privilege('pushy_internal', 'USAGE')").fetchone()[0]
+        for name, in functions:
+            assert "hidden" not in str(session.execute(f"SELECT * FROM pushy.{name}()").fetchall())
+    with db.connect() as session:
+        assert "hidden" in str(session.execute("SELECT * FROM pushy.metrics()").fetchall())

@@ -127,6 +127,8 @@ def test_every_function_is_known_here(db):
         "queue_obstacle", "queue_running", "queue_statistics", "worker_rows", "watch_counts", "is_home", "watch_elsewhere",
         "job_claim_wait", "queue_channel", "subscription_rows", "log_row", "log_bounds", "relay_obstacle", "channel_grant_rows",
         "log_position", "log_read", "log_wait", "socket_rows", "presence", "gateway_explain", "metrics",
+        "socket_counts", "queue_histograms", "queue_oldest_ready", "log_histogram", "watch_visible", "watch_state", "watch_mend",
+        "job_last_error", "job_checkpoint_of",
         # Words of a handler, in its own transaction or none.
         "job_snooze", "job_discard", "job_retry_in", "job_checkpoint",
         # Triggers: 'the watched write'.

@@ -131,7 +131,7 @@ fn read(row: &Row<'_>) -> Result<QueueDefinition> {
 /// Those that an index has of these keys.
 fn look(index: &str, keys: &[Key]) -> Result<Vec<QueueDefinition>> {
     let mut found = Vec::new();
-    heap::read_now("queue", SHAPE, index, keys, |row, _| {
+    heap::read_now("queue", SHAPE, index, keys, |row| {
         found.push(read(&row)?);
         Ok(true)
     })?;

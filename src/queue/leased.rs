@@ -89,7 +89,7 @@ pub fn count(queue_id: i32) -> Result<i64> {
     let mut count = 0;
     let shape = (table::COLUMNS, &table::CHECKED);
     let keys = [Key::int4_equals(1, queue_id)];
-    heap::read_now("lease", shape, "lease_worker", &keys, |row, _| {
+    heap::read_now("lease", shape, "lease_worker", &keys, |row| {
         count += i64::from(!row.bool(table::INSIDE));
         Ok(true)
     })?;
@@ -101,7 +101,7 @@ pub fn is_any_over(queue_id: i32, now: Timestamp) -> Result<bool> {
     let mut is_any = false;
     let shape = (table::COLUMNS, &table::CHECKED);
     let keys = [Key::int4_equals(1, queue_id)];
-    heap::read_now("lease", shape, "lease_worker", &keys, |row, _| {
+    heap::read_now("lease", shape, "lease_worker", &keys, |row| {
         is_any = row.timestamp(table::UNTIL) <= now;
         Ok(!is_any)
     })?;

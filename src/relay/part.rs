@@ -150,7 +150,7 @@ impl Relay {
         } else {
             log.clear_full();
             if self.must_close {
-                log.set_dirty();
+                log.look_again();
             }
         }
         Ok(())

@@ -93,7 +93,7 @@ static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 fn leave() {
     database_worker::stop(DatabaseSlot::relay, |shared, database_slot| {
         if IN_ROUND.get() {
-            database_slot.log.set_dirty();
+            database_slot.log.look_again();
             shared.put_back_queues_to_tell(database_slot);
         }
         if !HAS_SAID_DUE.get() {
@@ -242,7 +242,7 @@ impl Relay {
                 }
                 Ok(None) => return,
                 Err(failure) => {
-                    self.database_slot.log.set_dirty();
+                    self.database_slot.log.look_again();
                     installation::forget_if_gone(self.database_slot);
                     if self.database_slot.presence() == Presence::Absent {
                         return;
@@ -272,7 +272,7 @@ impl Relay {
                 return Ok(None);
             }
             *started = true;
-            self.database_slot.log.set_dirty();
+            self.database_slot.log.look_again();
         }
         let log = &self.database_slot.log;
         if log.is_dirty() {
@@ -290,7 +290,9 @@ impl Relay {
             *ticked_at = now;
             let (since, ticks) = (log.take_dirty(), log.ticks());
             self.tick()?;
-            log.count_tick(since, log.ticks() != ticks);
+            if log.ticks() != ticks {
+                log.count_tick(since);
+            }
         }
         let retry_at = self.emit();
         let sinks_at = pass_over(self.run_sinks())?;

@@ -45,22 +45,32 @@ struct OfQueue {
     results: Vec<Answer>,
 }
 
+/// Bytes of arguments that are in memory at once, about: what is found by then is written before more is looked for.
+const MOST_BYTES: usize = 16 << 20;
+
 /// Completes jobs, each of another number, and answers of how many the caller holds the lease. Their rows are locked in this order; who has one
 /// is waited for. What is told of each is what `leased_job::find` would find at its time.
 pub(super) fn complete_all(done: &[Done]) -> std::result::Result<usize, Wrong> {
     let memory = memory();
-    memory.reset();
     let mut of_queues = Vec::new();
-    let seen = see(done, &mut of_queues)?;
-    let found_in = lock(done, seen, &mut of_queues, memory)?;
-    let mut settled = 0;
-    for of_queue in of_queues
-        .iter()
-        .filter(|of_queue| !of_queue.jobs.is_empty())
-    {
-        settled += of_queue.jobs.len();
-        identity::as_owner(|| write(of_queue, found_in))?;
+    let mut seen = see(done, &mut of_queues)?;
+    let (mut at, mut settled) = (0, 0);
+    while at < done.len() {
+        memory.reset();
+        let found_in = lock(done, &mut seen, &mut at, &mut of_queues, memory)?;
+        for of_queue in &mut of_queues {
+            if of_queue.jobs.is_empty() {
+                continue;
+            }
+            settled += of_queue.jobs.len();
+            identity::as_owner(|| write(of_queue, found_in))?;
+            of_queue.jobs.clear();
+            of_queue.leases.clear();
+            of_queue.results.clear();
+        }
     }
+    // A session that sleeps keeps nobody's arguments.
+    memory.reset();
     Ok(settled)
 }
 
@@ -128,21 +138,26 @@ fn see(
     Ok(seen)
 }
 
-/// Locks the jobs, and collects those whose leases are still the ones that were seen. Answers the file of the table where they are.
+/// Locks the jobs from `at` on, and collects those whose leases are still the ones that were seen, up to the one that fills the memory. Answers
+/// the file of the table where they are.
 fn lock(
     done: &[Done],
-    seen: Vec<Option<Seen>>,
+    seen: &mut [Option<Seen>],
+    at: &mut usize,
     of_queues: &mut [OfQueue],
     memory: &Context,
 ) -> std::result::Result<u32, Wrong> {
     let table = heap::open("live_job")?;
     heap::check_columns(&table, live_job::COLUMNS, &live_job::CHECKED)?;
-    let leases = heap::open_for_reading("lease")?;
+    let leases = heap::open("lease")?;
     heap::check_columns(&leases, table::COLUMNS, &table::CHECKED)?;
     let mut jobs = table.finder("live_job_pkey")?;
     let mut ends = leases.finder("lease_pkey")?;
-    for (at, (done, seen)) in done.iter().zip(seen).enumerate() {
-        let Some(Seen { of_queue, lease }) = seen else {
+    let mut bytes = 0;
+    while *at < done.len() && bytes < MOST_BYTES {
+        let (of, done) = (*at, &done[*at]);
+        *at += 1;
+        let Some(Seen { of_queue, lease }) = seen[of].take() else {
             continue;
         };
         interrupts::check();
@@ -154,11 +169,12 @@ fn lock(
             Some(live) if ends.is_as_found(lease.tid) => Some((live.job, lease)),
             // Somebody has, or had, the row, or has extended the lease.
             _ => find_again(done, memory).map_err(|error| Wrong {
-                of: Some(at),
+                of: Some(of),
                 error,
             })?,
         };
         if let Some((job, lease)) = found {
+            bytes += job.args_bytes;
             let of_queue = &mut of_queues[of_queue];
             of_queue.jobs.push(job);
             of_queue.leases.push(lease);

@@ -73,9 +73,14 @@ fn lock_held(queue_id: i32, caller: Oid, worker: &str, most: usize) -> Result<Ve
     let part = (random::keyed_hash(&name) % u64::from(u16::MAX)) as u16 + 1;
     let number = Number(queue_id as u32, part);
     object_lock::lock("lease", number, LockMode::Alone, || Ok(()))?;
+    let held = leased_job::of_worker(queue_id, caller, worker, most)?;
+    // By their numbers, as settlements lock them: each would wait for the other, where a job had a delay.
+    let mut by_number = held.clone();
+    by_number.sort_unstable();
     let mut locked = Vec::new();
-    for job in leased_job::of_worker(queue_id, caller, worker, most)? {
+    for job in by_number {
         locked.extend(live::lock(job)?);
     }
+    locked.sort_by_key(|live: &Live| held.iter().position(|job| *job == live.job.id));
     Ok(locked)
 }

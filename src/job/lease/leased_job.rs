@@ -27,7 +27,7 @@ pub struct LeasedJob {
 
 /// The lease of a job.
 pub struct Lease {
-    /// Where its row is, as long as the job's row is locked and nothing was written to it.
+    /// Where its row is, as long as the job's row is locked and nothing was written to it; the table is locked against who rewrites it.
     pub tid: Tid,
     pub queue_id: i32,
     pub token: Uuid,
@@ -73,7 +73,7 @@ fn read(row: Row<'_>, tid: Tid) -> Result<Lease> {
 pub fn lease_of(job: i64) -> Result<Option<Lease>> {
     let mut lease = None;
     let keys = [Key::int8_equals(1, job)];
-    heap::read_now("lease", SHAPE, "lease_pkey", &keys, |row, tid| {
+    heap::read_to_change("lease", SHAPE, "lease_pkey", &keys, |row, tid| {
         lease = Some(read(row, tid)?);
         Ok(false)
     })?;
@@ -82,7 +82,8 @@ pub fn lease_of(job: i64) -> Result<Option<Lease>> {
 
 /// The same of several jobs.
 pub fn leases_of(jobs: impl Iterator<Item = i64>) -> Result<Vec<Option<Lease>>> {
-    let leases = heap::open_for_reading("lease")?;
+    // Their places are kept: the lock is not given back before the transaction ends.
+    let leases = heap::open("lease")?;
     heap::check_columns(&leases, SHAPE.0, SHAPE.1)?;
     let mut finder = leases.finder("lease_pkey")?;
     jobs.map(|job| {
@@ -107,7 +108,7 @@ pub fn known_to(queue_id: i32, caller: Oid) -> Result<Option<Rc<CachedQueue>>> {
 pub fn of_worker(queue_id: i32, role: Oid, worker: &str, most: usize) -> Result<Vec<i64>> {
     let mut held = Vec::new();
     let keys = [Key::int4_equals(1, queue_id), Key::text_equals(2, worker)];
-    heap::read_now("lease", SHAPE, "lease_worker", &keys, |row, _| {
+    heap::read_now("lease", SHAPE, "lease_worker", &keys, |row| {
         if row.oid(table::CLAIMED_BY) == role {
             held.push((row.i64(table::POSITION), row.i64(table::JOB_ID)));
         }

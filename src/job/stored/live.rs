@@ -72,7 +72,7 @@ pub fn read_with_args(row: Row<'_>, tid: Tid, memory: &Context) -> Result<Live> 
 /// The job without a lock; as the extension's owner, as are the next two.
 pub fn get(id: i64) -> Result<Option<Live>> {
     let mut found = None;
-    heap::read_now(
+    heap::read_to_change(
         "live_job",
         SHAPE,
         BY_ID,
@@ -110,7 +110,7 @@ pub fn first_ready(queue_id: i32, priority: usize, from: u64) -> Result<Option<i
         Key::int8_at_least(3, from.min(i64::MAX as u64) as i64),
     ];
     let mut first = None;
-    heap::read_now("live_job", SHAPE, "live_job_ready", &keys, |row, _| {
+    heap::read_now("live_job", SHAPE, "live_job_ready", &keys, |row| {
         first = row.opt_i64(live_job::POSITION);
         Ok(false)
     })?;
@@ -269,7 +269,7 @@ pub fn args_here(id: i64) -> Result<Answer> {
 fn read_args(id: i64, copy: impl Fn(&Row<'_>) -> (Answer, usize)) -> Result<(Answer, usize)> {
     let mut args = (Answer::Null, 0);
     let keys = [Key::int8_equals(1, id)];
-    heap::read_now("live_job", SHAPE, BY_ID, &keys, |row, _| {
+    heap::read_now("live_job", SHAPE, BY_ID, &keys, |row| {
         args = copy(&row);
         Ok(false)
     })?;

@@ -184,7 +184,7 @@ impl Pool {
     fn read(&self, are_free: bool) -> Result<Vec<Window>> {
         let mut windows = Vec::new();
         let shape = (table::COLUMNS, &table::CHECKED);
-        heap::read_now("rotation", shape, "rotation_pkey", &[], |row, _| {
+        heap::read_now("rotation", shape, "rotation_pkey", &[], |row| {
             if row.text(table::POOL)? == self.parent && row.bool(table::IS_FREE) == are_free {
                 windows.push(Window {
                     member: row.name(table::MEMBER),

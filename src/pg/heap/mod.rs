@@ -235,15 +235,30 @@ fn has_other_columns(table: Oid) -> Error {
 }
 
 /// Reads the rows that an index of a table has of these keys, as they are at this moment, until `each` says that it has
-/// enough (false). No predicate lock remembers it: [`Table::read_in_order`].
+/// enough (false). No predicate lock remembers it: [`Table::read_in_order`]. Where they are is not said, because the table's lock is given
+/// back, and somebody may rewrite it (VACUUM FULL).
 pub fn read_now(
+    table: &str,
+    (columns, checked): (&[&str], &AtomicU64),
+    index: &str,
+    keys: &[Key],
+    mut each: impl FnMut(Row<'_>) -> Result<bool>,
+) -> Result<()> {
+    let table = open_for_reading(table)?;
+    check_columns(&table, columns, checked)?;
+    let each = |row: Row<'_>, _: Tid| each(row);
+    table.walk(index, keys, &snapshot::take_latest(), false, each)
+}
+
+/// The same of rows that this transaction may change: they stay where they are until its end, because it keeps the table's lock.
+pub fn read_to_change(
     table: &str,
     (columns, checked): (&[&str], &AtomicU64),
     index: &str,
     keys: &[Key],
     each: impl FnMut(Row<'_>, Tid) -> Result<bool>,
 ) -> Result<()> {
-    let table = open_for_reading(table)?;
+    let table = open(table)?;
     check_columns(&table, columns, checked)?;
     table.walk(index, keys, &snapshot::take_latest(), false, each)
 }

@@ -69,7 +69,7 @@ mod table {
 
 fn look(keys: &[Key], mut each: impl FnMut(i32, Grant)) -> Result<()> {
     let shape = (table::COLUMNS, &table::CHECKED);
-    heap::read_now("queue_acl", shape, "queue_acl_pkey", keys, |row, _| {
+    heap::read_now("queue_acl", shape, "queue_acl_pkey", keys, |row| {
         let grant = Grant {
             grantee: row.oid(table::GRANTEE),
             privilege: Privilege::parse(&row.text(table::PRIVILEGE)?)?,

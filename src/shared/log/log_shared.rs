@@ -265,27 +265,28 @@ impl LogShared {
         self.dirty_since.swap(0, Ordering::SeqCst)
     }
 
-    /// What was written since then is in a tick, or is still to come.
-    pub fn count_tick(&self, since: i64, has_ticked: bool) {
-        if since != 0 && has_ticked {
+    /// What was written since then (0: nothing is known of) is in a tick. A commit that the round did not see yet is not counted.
+    pub fn count_tick(&self, since: i64) {
+        if since != 0 {
             let delay = u64::try_from(clock::now().0 - since).unwrap_or(0);
             self.tick_delays.0[histogram::bucket(delay)].fetch_add(1, Ordering::Relaxed);
-        } else if since != 0 {
-            let _ = self
-                .dirty_since
-                .compare_exchange(0, since, Ordering::SeqCst, Ordering::SeqCst);
         }
     }
 
-    /// Puts the mark on; true when it was off.
+    /// Puts the mark on, for what has committed; true when it was off.
     pub fn set_dirty(&self) -> bool {
         // A plain load first: under load the mark is on, and a swap would take the cache line.
-        let is_news =
-            !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst);
-        if is_news && self.dirty_since.load(Ordering::Relaxed) == 0 {
-            self.dirty_since.store(clock::now().0, Ordering::SeqCst);
+        if self.dirty.load(Ordering::SeqCst) {
+            return false;
         }
-        is_news
+        // Before the mark: whoever takes it takes the time with it.
+        self.dirty_since.store(clock::now().0, Ordering::SeqCst);
+        !self.dirty.swap(true, Ordering::SeqCst)
+    }
+
+    /// The same for the relay itself, which has to look again.
+    pub fn look_again(&self) {
+        self.dirty.store(true, Ordering::SeqCst);
     }
 
     pub fn set_takes_its_time(&self, yes: bool) {

@@ -18,7 +18,7 @@ use crate::watch::triggers_there::{arguments, is_ours};
 fn look(index: &str, keys: &[Key]) -> Result<Vec<WatchDefinition>> {
     let mut found = Vec::new();
     let shape = (table::COLUMNS, &table::CHECKED);
-    heap::read_now("watch", shape, index, keys, |row, _| {
+    heap::read_now("watch", shape, index, keys, |row| {
         found.push(read(row)?);
         Ok(true)
     })?;

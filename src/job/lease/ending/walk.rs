@@ -55,7 +55,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let shape = (table::COLUMNS, &table::CHECKED);
-        heap::read_now("lease", shape, index, keys, |row, _| {
+        heap::read_now("lease", shape, index, keys, |row| {
             if self.turns.has_walked_enough() {
                 self.is_enough = true;
                 return Ok(false);
