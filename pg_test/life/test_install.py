@@ -32,7 +32,7 @@ OPEN_INTERNALS = {
     "queue_obstacle", "queue_monitored", "queue_owned", "queue_running", "queue_visible", "queue_statistics", "running_jobs", "watch_counts", "watch_visible",
     "watch_state", "watch_mend", "job_last_error", "job_checkpoint_of",
     "is_home", "watch_elsewhere", "watch_is_whole", "watch_orphans", "worker_rows", "subscription_rows", "log_row", "log_bounds",
-    "channel_grant_rows", "relay_obstacle", "socket_rows",
+    "channel_grant_rows", "relay_obstacle", "socket_rows", "socket_counts", "queue_histograms", "queue_oldest_ready", "log_histogram",
 }
 VIEWS = {"queues", "jobs", "failures", "job_logs", "leases", "workers", "stats", "watches", "subscriptions", "log", "channel_grants", "queue_grants", "sockets"}
 

@@ -69,6 +69,10 @@ BEHIND = {
     "subscription_rows": ("SELECT * FROM pushy_internal.subscription_rows()", []),
     "channel_grant_rows": ("SELECT * FROM pushy_internal.channel_grant_rows()", []),
     "socket_rows": ("SELECT * FROM pushy_internal.socket_rows()", []),
+    "socket_counts": ("SELECT * FROM pushy_internal.socket_counts()", []),
+    "queue_histograms": ("SELECT * FROM pushy_internal.queue_histograms({number})", []),
+    "queue_oldest_ready": ("SELECT pushy_internal.queue_oldest_ready({number})", [(None,)]),
+    "log_histogram": None,  # how long ticks took, of the whole log
     "log_row": None, "log_bounds": None, "is_home": None, "relay_obstacle": None,
     "watch_elsewhere": None, "watch_orphans": None, "watch_is_whole": None, "watch_state": None, "watch_mend": None,  # what pg_trigger and pg_class say
 }

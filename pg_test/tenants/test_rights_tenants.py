@@ -77,6 +77,8 @@ TOKEN = "'00000000-0000-0000-0000-000000000000'"
 BY_NUMBER = {**{name: f"SELECT pushy.{name}({{}}, {TOKEN})" for name in ("job_complete", "job_fail", "job_extend", "job_release")}, "job_log": f"SELECT pushy.job_log('x', 'info', {{}}, {TOKEN})", "job_wait": "SELECT pushy.job_wait({}, '0')", "job_cancel": "SELECT pushy.job_cancel({})", "job_retry": "SELECT pushy.job_retry({})",
              "job_trace": "SELECT * FROM pushy.job_trace({})", "notice": "SELECT pushy.notice({})", "watch_counts": "SELECT * FROM pushy_internal.watch_counts({})",
              "queue_statistics": "SELECT * FROM pushy_internal.queue_statistics({})",
+             "queue_histograms": "SELECT * FROM pushy_internal.queue_histograms({})",
+             "queue_oldest_ready": "SELECT pushy_internal.queue_oldest_ready({})",
              "watch_visible": "SELECT pushy_internal.watch_visible({}, 1, 1, 1, 1, 1)", "job_last_error": "SELECT pushy_internal.job_last_error({0}, {0})",
              "job_checkpoint_of": "SELECT pushy_internal.job_checkpoint_of({0}, {0})",
              **{name: f"SELECT pushy_internal.{name}({{}})"

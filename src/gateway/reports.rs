@@ -77,8 +77,8 @@ struct RoomRow {
 
 #[derive(Deserialize)]
 struct InAll {
-    open: BTreeMap<Transport, i64>,
-    rooms: i64,
+    open: BTreeMap<Transport, u32>,
+    rooms: u32,
 }
 
 /// A text that the database can have: without NUL, in its encoding.
@@ -125,7 +125,7 @@ fn report(call: Call) -> Result<()> {
                 sockets.as_str(),
                 rooms.as_str(),
                 open.as_str(),
-                in_all.rooms
+                i64::from(in_all.rooms)
             ],
         );
         Ok(())

@@ -54,7 +54,7 @@ pub fn cursor(argument: &str, text: &str) -> Result<Cursor> {
         Error::out_of_range(
             argument,
             format!("\"{text}\""),
-            "a cursor that pushy.subscription_read or pushy.log_position answered, such as 1000000001-12-3",
+            "a cursor that pushy.subscription_read or pushy.log_position answered, such as 0001000000001-000000000012-000003",
         )
     })
 }
