@@ -260,6 +260,13 @@ SELECT n.name, 'From the first word of a commit to the tick of the event log tha
  WHERE n.place IS NOT NULL;
 COMMENT ON VIEW pushy_internal.metric_rows IS
   'What pushy.metrics answers, with what its rows are ordered by.';
+COMMENT ON COLUMN pushy_internal.metric_rows.name IS 'The metric, as Prometheus names it.';
+COMMENT ON COLUMN pushy_internal.metric_rows.help IS 'What it counts.';
+COMMENT ON COLUMN pushy_internal.metric_rows.kind IS 'counter, gauge or histogram.';
+COMMENT ON COLUMN pushy_internal.metric_rows.labels IS 'What it is of.';
+COMMENT ON COLUMN pushy_internal.metric_rows.value IS 'The number.';
+COMMENT ON COLUMN pushy_internal.metric_rows.family IS 'The metric that rows of a histogram belong to.';
+COMMENT ON COLUMN pushy_internal.metric_rows.place IS 'Where in its family and labels the row stands: the upper end of a bucket.';
 
 CREATE FUNCTION pushy.metrics(OUT name text, OUT help text, OUT kind text, OUT labels jsonb, OUT value double precision)
 RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 1000 SET search_path = pg_catalog, pg_temp

@@ -15,7 +15,7 @@ def traced(make_cluster, monkeypatch):
     db.sql("""
         CREATE FUNCTION fail(jsonb) RETURNS int LANGUAGE sql AS 'SELECT 1 / 0';
         SELECT pushy.queue_register('q', 'fail(jsonb)', max_attempts => 1);
-        CREATE FUNCTION misdeclared() RETURNS boolean LANGUAGE c AS '$libdir/pushy', 'pushy_job_cancel_v1'""")
+        CREATE FUNCTION misdeclared(OUT a bigint, OUT b bigint) RETURNS record LANGUAGE c AS '$libdir/pushy', 'pushy_log_row_v1'""")
     return db
 
 
@@ -53,7 +53,7 @@ def test_an_error_of_the_server_that_crosses_ours_is_as_it_was(traced):
 def test_a_panic_of_ours_is_an_internal_error_that_says_where_it_began(traced):
     since = traced.cluster.log.position()
     diag = error_of(traced, "SELECT misdeclared()")
-    assert diag.sqlstate == "XX000" and diag.message_primary.startswith("internal error: argument 0 of 0")
+    assert diag.sqlstate == "XX000" and diag.message_primary.startswith("internal error: assertion")
     assert diag.message_detail.startswith("It began at src/pg/call/function.rs:") and "report it" in diag.message_hint
     log = traced.cluster.log.since(since)
     assert not any(trace in log for trace in TRACES), log

@@ -16,7 +16,7 @@ SAID = {
     "name": ["{v}_sub", "{v}_news", "mine"],
     "channel": ["{v}_own", "{v}_news", "mine"],
     "channels": ["{{{v}_own,{v}_news}}"],
-    "subject": ["ann"], "valid": ["1 s"], "ticket": ["t_1"], "sockets": ["[]"], "rooms": ["[]"],
+    "subject": ["ann"], "valid": ["1 s"], "ticket": ["t_1"], "sockets": ["[]"], "rooms": ["[]"], "in_all": ['{{"open": {{}}, "rooms": 0}}'],
     "channel_name": ["{v}_own"],
     "cursor": ["1000000001-1-1"],
     "after": ["1000000001-1-1"],
