@@ -29,11 +29,21 @@ if LC_ALL=C grep -nP '[^\x00-\x7F]' sql/*.sql pushy.control; then
     exit 1
 fi
 tools/build.sh dev
-target/venv/bin/pgspot $(find target/package-dev-$PG_MAJOR -name 'pushy--*.sql' ! -name 'pushy--*--*.sql')
+# pgspot reads bodies that are strings: one that the server reads when the function is made (BEGIN ATOMIC) is shown to it as such, with the path
+# under which it was read.
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+as_string() { # SCRIPT
+    perl -0pe 's/(SET search_path = pg_catalog, pg_temp\s*)?((?:[ \t]*--[^\n]*\n)*)BEGIN ATOMIC\n(.*?)\nEND;/SET search_path = pg_catalog, pg_temp AS \$\$\n$3\n\$\$;/gs' \
+        "$1" >"$scratch/$(basename "$1")"
+    echo "$scratch/$(basename "$1")"
+}
+script=$(find "target/package-dev-$PG_MAJOR" -name 'pushy--*.sql' ! -name 'pushy--*--*.sql')
+target/venv/bin/pgspot "$(as_string "$script")"
 # After the script that it updates, which made the schemas and the views that it replaces.
 for update in sql/pushy--*--*.sql; do
     [ -e "$update" ] || continue
     old=${update#sql/pushy--}
-    target/venv/bin/pgspot -a "sql/archive/pushy--${old%%--*}.sql" "$update"
+    target/venv/bin/pgspot -a "sql/archive/pushy--${old%%--*}.sql" "$(as_string "$update")"
 done
 tools/package/clients.sh
