@@ -20,7 +20,7 @@ KEYED = "(SELECT id FROM pushy.jobs WHERE state = 'cancelled' AND unique_key = '
 KINDS = {
     "queue": (["queue_pause('q')", "queue_resume('q')", "queue_alter('q', max_attempts => 7)", "queue_grant('q', 'pg_monitor', 'work')", "queue_rename('q', 'r')"],
               ["queue_pause('q')", "queue_resume('q')", "queue_alter('q', max_attempts => 8)", "queue_grant('q', 'pg_monitor', 'work')", "queue_revoke('q', 'pg_monitor')",
-               "queue_rename('q', 'x')", "queue_drop('q', force => true)", "queue_register('q', 'work()')", "resume_after_restore()"]),
+               "queue_rename('q', 'x')", "queue_drop('q', force => true)", "queue_register('q', 'work()')"]),
     "watch": (["watch_pause('t', 'w')", "watch('t', 'c', name => 'w', payload => 'none')", "unwatch('t', 'w')"],
               ["watch_pause('t', 'w')", "watch_resume('t', 'w')", "watch('t', 'c', name => 'w', payload => 'row')", "unwatch('t', 'w')"]),
     "job": ([f"job_cancel({LATER})", f"job_retry({LATER})"], [f"job_cancel({LATER})", f"job_retry({LATER})"]),

@@ -55,6 +55,7 @@ pub(super) fn complete_all(done: &[Done]) -> std::result::Result<usize, Wrong> {
     let mut of_queues = Vec::new();
     let mut seen = see(done, &mut of_queues)?;
     let (mut at, mut settled) = (0, 0);
+    // Bounded: by what the caller has said; `lock` looks at interrupts for each.
     while at < done.len() {
         memory.reset();
         let found_in = lock(done, &mut seen, &mut at, &mut of_queues, memory)?;
