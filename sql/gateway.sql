@@ -189,14 +189,14 @@ COMMENT ON COLUMN pushy.sockets.subscriptions IS 'How many subscriptions it has.
 CREATE FUNCTION pushy_internal.socket_counts(OUT transport text, OUT sockets bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 3 AS 'MODULE_PATHNAME', 'pushy_socket_counts_v1';
 COMMENT ON FUNCTION pushy_internal.socket_counts() IS
-  'Internal: how many sockets there are, by transport, of all roles for pg_read_all_stats, else of those that the caller is a member of and that pushy.sockets shows; behind pushy.metrics.';
+  'Internal: how many sockets there are, by transport. They are of all roles for pg_read_all_stats, else of those that the caller is a member of and that pushy.sockets shows; behind pushy.metrics.';
 
 
 -- Behind pushy.metrics, too.
 CREATE FUNCTION pushy_internal.queue_histograms(queue_id int, OUT of text, OUT up_to double precision, OUT jobs bigint, OUT seconds double precision)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 46 AS 'MODULE_PATHNAME', 'pushy_queue_histograms_v1';
 COMMENT ON FUNCTION pushy_internal.queue_histograms(int) IS
-  'Internal: how many jobs of a queue have waited (of: wait), and run (run), for up to so many seconds, from 64 microseconds on in powers of two and then without end, from shared memory; behind pushy.metrics. seconds is the sum of all, of runs. No row for a queue that the caller may not monitor.';
+  'Internal: how many jobs of a queue have waited (of: wait), and run (run), for up to so many seconds. Buckets are from 64 microseconds on in powers of two, and then without end; seconds is the sum of all, of runs. No row for a queue that the caller may not monitor; from shared memory, behind pushy.metrics.';
 
 CREATE FUNCTION pushy_internal.queue_oldest_ready(queue_id int)
 RETURNS double precision LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_oldest_ready_v1';
@@ -206,7 +206,7 @@ COMMENT ON FUNCTION pushy_internal.queue_oldest_ready(int) IS
 CREATE FUNCTION pushy_internal.log_histogram(OUT up_to double precision, OUT ticks bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 23 AS 'MODULE_PATHNAME', 'pushy_log_histogram_v1';
 COMMENT ON FUNCTION pushy_internal.log_histogram() IS
-  'Internal: how many ticks of the event log came within so many seconds of the first commit that they have, from 64 microseconds on in powers of two and then without end, from shared memory; behind pushy.metrics.';
+  'Internal: how many ticks of the event log came within so many seconds of the first commit that they have. Buckets are from 64 microseconds on in powers of two, and then without end; from shared memory, behind pushy.metrics.';
 
 -- Of what can be seen of queues by the caller, from shared memory but for the jobs that workers outside have leased, and one ready job of each priority.
 CREATE VIEW pushy_internal.metric_rows WITH (security_barrier) AS
@@ -276,7 +276,7 @@ BEGIN ATOMIC
    ORDER BY a.family, a.labels OPERATOR(pg_catalog.-) 'le', a.place, a.name;
 END;
 COMMENT ON FUNCTION pushy.metrics() IS
-  'What a monitor counts, in rows as Prometheus has them: queues that the caller may monitor, with histograms of waits and runs and the age of the oldest ready job, workers, the event log, sockets. The gateway''s /metrics has the same beside its own counters.';
+  'What a monitor counts, in rows as Prometheus has them. They are of queues that the caller may monitor, with histograms of waits and runs and the age of the oldest ready job, of workers, the event log and sockets. The gateway''s /metrics has the same beside its own counters.';
 
 CREATE FUNCTION pushy_internal.gateway_metrics(OUT name text, OUT help text, OUT kind text, OUT labels jsonb, OUT value double precision)
 RETURNS SETOF record LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE ROWS 100 SET search_path = pg_catalog, pg_temp AS $$
