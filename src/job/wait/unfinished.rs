@@ -22,12 +22,13 @@ static UNFINISHED: Plan = Plan::new(
     &[BuiltinOid::INT4OID, BuiltinOid::TIMESTAMPTZOID],
 );
 
-// Jobs that wait for another attempt: they have no position until their time has come. And those that are leased.
+// Jobs that wait for another attempt: they have no position until their time has come, and an index of the same condition. And those that are
+// leased.
 static WAITING: Plan = Plan::new(
     "SELECT 1 FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) $1 \
      UNION ALL \
      SELECT 1 FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 \
-        AND j.position IS NULL AND j.state OPERATOR(pg_catalog.<>) 'x'::pg_catalog.\"char\" \
+        AND j.position IS NULL AND j.leased IS NULL \
         AND (j.state OPERATOR(pg_catalog.<>) 's'::pg_catalog.\"char\" OR j.run_at OPERATOR(pg_catalog.<=) $2) LIMIT 1",
     &[BuiltinOid::INT4OID, BuiltinOid::TIMESTAMPTZOID],
 );
