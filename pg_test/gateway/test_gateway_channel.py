@@ -8,8 +8,6 @@ import pytest
 from stage.watching import settled
 
 ASKS = "SELECT * FROM pushy_internal.gateway_keys()"
-# What somebody who is no gateway reads by, whatever it names.
-READERS = ("s", "named")
 
 
 @pytest.fixture
